@@ -1,0 +1,158 @@
+package secret
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+const plain = "s3cr3t-value-of-the-test"
+
+func TestValueIsNeverPrinted(t *testing.T) {
+	t.Parallel()
+	value := New(plain)
+	key := NewKey()
+	type holder struct {
+		Exported Value
+		hidden   Value
+		inMap    map[string]Value
+		inSlice  []Value
+		key      Key
+	}
+	held := holder{value, value, map[string]Value{"k": value}, []Value{value}, key}
+	verbs := []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%T", "%p", "%t", "%10.3s"}
+	var out strings.Builder
+	for _, verb := range verbs {
+		for _, operand := range []any{value, &value, held, &held, []any{held}, map[Value]int{value: 1}, key, &key, struct{ v *Value }{&value}} {
+			fmt.Fprintf(&out, verb+"\n", operand)
+		}
+	}
+	fmt.Fprintln(&out, value, held, fmt.Errorf("wrapped: %v", value))
+	logs := &bytes.Buffer{}
+	for _, handler := range []slog.Handler{slog.NewJSONHandler(logs, nil), slog.NewTextHandler(logs, nil)} {
+		slog.New(handler).Info("m", "value", value, "pointer", &value, "held", held, "key", key, slog.Group("g", "value", value))
+	}
+	out.Write(logs.Bytes())
+	for _, operand := range []any{value, held, []Value{value}, map[string]Value{"a": value}, key} {
+		encoded, err := json.Marshal(operand)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out.Write(encoded)
+	}
+	for _, leak := range append(forms(plain), forms(key.value.Reveal())...) {
+		if len(leak) >= MinRedactSize && strings.Contains(out.String(), leak) {
+			t.Errorf("the output contains %q", leak)
+		}
+	}
+	for _, decimal := range []string{"115 51 99", "[115,51,99", "115,51,99"} {
+		if strings.Contains(out.String(), decimal) {
+			t.Errorf("the output contains the bytes %q", decimal)
+		}
+	}
+	if !strings.Contains(out.String(), value.String()) || !IsRedacted(value.String()) {
+		t.Errorf("String() = %q is not in the output or not the stand-in", value)
+	}
+}
+
+func TestValue(t *testing.T) {
+	t.Parallel()
+	if v := New(""); !v.IsZero() || v.String() != "" || v.Reveal() != "" {
+		t.Errorf("New(\"\") = %q", v)
+	}
+	if !New("a").Equal(New("a")) || New("a").Equal(New("b")) || New("a").Equal(Value{}) {
+		t.Error("Equal is wrong")
+	}
+	if New("a").Fingerprint() != New("a").Fingerprint() || New("a").Fingerprint() == New("b").Fingerprint() {
+		t.Error("Fingerprint is wrong")
+	}
+	var body struct{ Token Value }
+	if err := json.Unmarshal([]byte(`{"token":"abc"}`), &body); err != nil || body.Token.Reveal() != "abc" {
+		t.Errorf("unmarshalled %q, %v", body.Token.Reveal(), err)
+	}
+}
+
+func TestIsRedacted(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]bool{
+		"***": true, "***(0a1b2c3d)": true, "": false, "**": false, "****": false,
+		"***(0a1b2c3)": false, "***(0a1b2c3g)": false, "***(0a1b2c3d": false, "***(0a1b2c3d)x": false,
+	} {
+		if got := IsRedacted(text); got != want {
+			t.Errorf("IsRedacted(%q) = %v", text, got)
+		}
+	}
+}
+
+func TestRedactorFindsEveryForm(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.StringN(12, 80, 200).Draw(t, "secret")
+		before := rapid.StringN(0, 10, 40).Draw(t, "before")
+		after := rapid.StringN(0, 10, 40).Draw(t, "after")
+		redactor := NewRedactor(text)
+		for _, form := range forms(text) {
+			out := redactor.Text(before + form + after)
+			if strings.Contains(out, form) && !strings.Contains(before+Redacted+after, form) {
+				t.Fatalf("%q is still in %q", form, out)
+			}
+		}
+		inJSON, err := json.Marshal(map[string]any{"a": []any{before + text + after}, text: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := redactor.JSON(inJSON)
+		if !json.Valid(out) {
+			t.Fatalf("not JSON any more: %s", out)
+		}
+		if !bytes.Contains(out, []byte(Redacted)) {
+			t.Fatalf("not redacted: %s", out)
+		}
+		if masked := redactor.Mask([]byte(before + text + after)); len(masked) != len(before+text+after) {
+			t.Fatalf("Mask changed the length")
+		}
+	})
+}
+
+func TestRedactorInBasicAuth(t *testing.T) {
+	t.Parallel()
+	redactor := NewRedactor("correct horse battery")
+	for _, user := range []string{"", "a", "ab", "abc", "abcd"} {
+		header := "Basic " + base64Of(user+":correct horse battery")
+		if out := redactor.Text(header); strings.Contains(out, base64Of("horse")[:6]) || !strings.Contains(out, Redacted) {
+			t.Errorf("user %q: %q", user, out)
+		}
+	}
+}
+
+func TestRedactorLinesOfKeys(t *testing.T) {
+	t.Parallel()
+	pem := "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEF\r\nAASCBKcwggSjAgEAAoIBAQC7VJTU\n-----END PRIVATE KEY-----\n"
+	out := NewRedactor(pem).Text("line 1: MIIEvQIBADANBgkqhkiG9w0BAQEF, header -----BEGIN PRIVATE KEY-----")
+	if want := "line 1: ***, header -----BEGIN PRIVATE KEY-----"; out != want {
+		t.Errorf("got %q", out)
+	}
+}
+
+func TestRedactorLeavesOtherTextAlone(t *testing.T) {
+	t.Parallel()
+	text := `{"a": "b", "n": 1}`
+	var none *Redactor
+	if none.Text(text) != text || string(none.JSON([]byte(text))) != text || string(none.Mask([]byte(text))) != text {
+		t.Error("the nil Redactor changed something")
+	}
+	if got := NewRedactor("abc", "").Text("abc abcd"); got != "abc abcd" {
+		t.Errorf("a short secret was redacted: %q", got)
+	}
+	if got := NewRedactor("secret", "secret-longer").Text("a secret-longer one, a secret"); got != "a *** one, a ***" {
+		t.Errorf("got %q", got)
+	}
+	if got := NewRedactor("nabcd", `abcd\`).JSON([]byte(`["\nabcd","abcd\""]`)); string(got) != `["\nabcd","abcd\""]` {
+		t.Errorf("got %s", got)
+	}
+}
