@@ -1,0 +1,83 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+var (
+	// ErrNotFound is returned by reads and updates of one row that is not there,
+	// or that belongs to another organization.
+	ErrNotFound = errors.New("not found")
+	// ErrUnavailable is wrapped by every error that says "the database cannot be
+	// reached or cannot work now": the caller may try again.
+	ErrUnavailable = errors.New("database unavailable")
+	// ErrBadData is wrapped where PostgreSQL refused a value (for example a JSON
+	// text that jsonb cannot hold): trying again is no use.
+	ErrBadData = errors.New("value refused by the database")
+	// ErrConflict is wrapped where a unique constraint was hit.
+	ErrConflict = errors.New("already exists")
+)
+
+// wrap interprets a database error, here and nowhere else.
+func wrap(doing string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, pgx.ErrNoRows) {
+		return fmt.Errorf("%s: %w", doing, ErrNotFound)
+	}
+	if errors.Is(err, context.Canceled) {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return fmt.Errorf("%s: %w: %w", doing, sentinel(pg.Code), err)
+	}
+	var netErr net.Error
+	var connect *pgconn.ConnectError
+	if errors.As(err, &connect) || errors.As(err, &netErr) || pgconn.Timeout(err) || errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%s: %w: %w", doing, ErrUnavailable, err)
+	}
+	// What is left comes from a connection that broke in mid-call ("unexpected
+	// EOF", "conn closed") or from scanning; only the first kind is worth a retry.
+	if pgconn.SafeToRetry(err) || isBrokenConn(err) {
+		return fmt.Errorf("%s: %w: %w", doing, ErrUnavailable, err)
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}
+
+// errOther stands for SQLSTATEs that no caller decides on.
+var errOther = errors.New("database error")
+
+// sentinel maps an SQLSTATE by its class, see the PostgreSQL manual, appendix A.
+func sentinel(code string) error {
+	switch {
+	case code == "23505":
+		return ErrConflict
+	case code == "25006": // read-only transaction: a standby, in the middle of a fail-over
+		return ErrUnavailable
+	case code[:2] == "22", code[:2] == "23", code == "54001": // data, constraint, too deeply nested
+		return ErrBadData
+	case code[:2] == "08", code[:2] == "40", code[:2] == "53", code[:2] == "57", code[:2] == "58", code == "55P03":
+		return ErrUnavailable
+	}
+	return errOther
+}
+func isBrokenConn(err error) bool {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
+		return true
+	}
+	// pgx has no sentinel for these two.
+	msg := err.Error()
+	return strings.Contains(msg, "conn closed") || strings.Contains(msg, "closed pool")
+}

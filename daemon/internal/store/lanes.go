@@ -1,0 +1,128 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Daemon is a live daemon.
+type Daemon struct {
+	ID   string
+	Host string
+}
+
+const renewSQL = `
+insert into delivery_daemons as d (id, host, version, lease_expires_at)
+values ($1, $2, $3, now() + $4 * interval '1 millisecond')
+on conflict (id) do update set renewed_at = now(), lease_expires_at = excluded.lease_expires_at`
+
+const liveSQL = `select id, host from delivery_daemons where lease_expires_at > now() order by id`
+
+// RenewLease extends the lease of a daemon to ttl from now and returns all
+// daemons whose lease runs. The caller must count ttl from before the call, by a
+// monotonic clock.
+func (s *Store) RenewLease(ctx context.Context, id, host, version string, ttl time.Duration) ([]Daemon, error) {
+	ctx, cancel := context.WithTimeout(ctx, min(ttl, s.timeout))
+	defer cancel()
+	var live []Daemon
+	var batch pgx.Batch
+	batch.Queue(renewSQL, id, host, version, ttl.Milliseconds())
+	batch.Queue(liveSQL).Query(func(rows pgx.Rows) (err error) {
+		live, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Daemon])
+		return err
+	})
+	return live, wrap("renewing the daemon's lease", s.relaxed.SendBatch(ctx, &batch).Close())
+}
+
+// EndLease gives up a daemon's lease and all its lanes at once; lanes that are
+// still owned count as left in order.
+func (s *Store) EndLease(ctx context.Context, id string) error {
+	ctx, cancel := s.deadline(ctx)
+	defer cancel()
+	var batch pgx.Batch
+	batch.Queue(`update delivery_lanes set daemon_id = null, unclean = 0 where daemon_id = $1`, id)
+	batch.Queue(`delete from delivery_daemons where id = $1`, id)
+	return wrap("ending the daemon's lease", s.durable.SendBatch(ctx, &batch).Close())
+}
+
+// Lane is a lane as it was acquired. Unclean counts the owners in a row that died
+// with it.
+type Lane struct {
+	DestinationID int32
+	Unclean       int32
+}
+
+// acquireSQL locks the rows in id order, so that two daemons that want the same
+// lanes wait for each other and never deadlock.
+const acquireSQL = `
+insert into delivery_lanes as l (destination_id, daemon_id)
+select x, $2 from unnest($1::int[]) as x order by x
+on conflict (destination_id) do update set
+  unclean = case when l.daemon_id is null or l.daemon_id = excluded.daemon_id then 0 else l.unclean + 1 end,
+  daemon_id = excluded.daemon_id, acquired_at = now()
+where l.daemon_id is null or l.daemon_id = excluded.daemon_id
+  or not exists (select 1 from delivery_daemons d where d.id = l.daemon_id and d.lease_expires_at > now())
+returning l.destination_id, l.unclean`
+
+// AcquireLanes takes those of the lanes that are free and returns them.
+func (s *Store) AcquireLanes(ctx context.Context, daemon string, destinations []int32) ([]Lane, error) {
+	ctx, cancel := s.deadline(ctx)
+	defer cancel()
+	rows, err := s.durable.Query(ctx, acquireSQL, destinations, daemon)
+	if err != nil {
+		return nil, wrap("acquiring lanes", err)
+	}
+	lanes, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Lane])
+	return lanes, wrap("acquiring lanes", err)
+}
+
+const releaseSQL = `
+update delivery_lanes set daemon_id = null, unclean = 0 where destination_id = any($1::int[]) and daemon_id = $2`
+
+// ReleaseLanes gives lanes back in order; nothing of them may be in flight.
+func (s *Store) ReleaseLanes(ctx context.Context, daemon string, destinations []int32) error {
+	ctx, cancel := s.deadline(ctx)
+	defer cancel()
+	_, err := s.durable.Exec(ctx, releaseSQL, destinations, daemon)
+	return wrap("releasing lanes", err)
+}
+
+const sweepDaemonsSQL = `delete from delivery_daemons where lease_expires_at < now() - interval '1 hour'`
+
+// SweepDaemons removes the rows of daemons that are long gone.
+func (s *Store) SweepDaemons(ctx context.Context) error {
+	ctx, cancel := s.deadline(ctx)
+	defer cancel()
+	_, err := s.relaxed.Exec(ctx, sweepDaemonsSQL)
+	return wrap("sweeping dead daemons", err)
+}
+
+const markSQL = `
+update delivery_queue q set status = 'processing', updated_at = now(), mark_count = q.mark_count + x.n
+from unnest($1::text[], $2::int[], $3::int[]) as x(id, seen, n)
+where q.id = x.id and q.attempt_count = x.seen and q.status in ('pending', 'processing')`
+
+// Mark shows rows as processing to readers of the table; count says whether the
+// mark counts as an attempt begun by a careful lane (poison protection).
+func (s *Store) Mark(ctx context.Context, items []Item, count bool) error {
+	if len(items) == 0 {
+		return nil
+	}
+	ctx, cancel := s.deadline(ctx)
+	defer cancel()
+	id, seen, n := make([]string, len(items)), make([]int32, len(items)), make([]int32, len(items))
+	for i := range items {
+		id[i], seen[i] = items[i].ID, items[i].AttemptCount
+		if count {
+			n[i] = 1
+		}
+	}
+	pool := s.relaxed
+	if count {
+		pool = s.durable
+	}
+	_, err := pool.Exec(ctx, markSQL, id, seen, n)
+	return wrap("marking rows as processing", err)
+}

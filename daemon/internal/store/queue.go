@@ -1,0 +1,163 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Item is a queued row as the lane's owner read it. AttemptCount is the fence: an
+// outcome is applied only while the row still has it.
+type Item struct {
+	ID             string
+	DeliveryID     string
+	OrganizationID string
+	DestinationID  int32
+	Priority       int32
+	Due            time.Time
+	CreatedAt      time.Time
+	ExpiresAt      *time.Time
+	RetryCount     int32
+	MaxRetries     int32
+	AttemptCount   int32
+	MarkCount      int32
+	CorrelationID  *string
+	IdempotencyKey *string
+	Payload        []byte // JSON; nil where the row is heavy: see Payloads
+	PayloadBytes   int32  // stored size, which may be compressed
+	Metadata       []byte // JSON object
+	Resume         []byte
+}
+
+// Probe asks for the ready rows of one priority of one destination that stand
+// behind a keyset position.
+type Probe struct {
+	DestinationID int32
+	Priority      int32
+	AfterDue      time.Time // zero: from the start
+	AfterID       string
+	Limit         int32
+}
+
+// HeavyBytes is the stored size above which ReadReady leaves the payload out: a
+// read of hundreds of rows must not bring hundreds of megabytes.
+const HeavyBytes = 32 << 10
+
+// readReadySQL is the lane statement. Everything that decides which lanes may run
+// (breaker, slots, fair share) was decided by the caller, so each probe is one
+// descent of delivery_queue_lane_idx, whatever waits in other lanes.
+const readReadySQL = `
+select q.id, q.delivery_id, q.organization_id, p.destination_id, p.priority, q.due, q.created_at, q.expires_at,
+  q.retry_count, q.max_retries, q.attempt_count, q.mark_count, q.correlation_id, q.idempotency_key,
+  q.payload, q.payload_bytes, q.metadata, q.resume
+from unnest($1::int[], $2::int[], $3::timestamptz[], $4::text[], $5::int[]) as p(destination_id, priority, after_due, after_id, k)
+cross join lateral (
+  select id, coalesce(delivery_id, id) as delivery_id, organization_id, coalesce(next_retry_at, scheduled_at) as due,
+    created_at, expires_at, retry_count, max_retries, attempt_count, mark_count, correlation_id, idempotency_key,
+    case when pg_column_size(payload) <= 32768 then payload::text end as payload, pg_column_size(payload) as payload_bytes,
+    nullif(metadata, '{}')::text as metadata, resume
+  from delivery_queue
+  where destination_id = p.destination_id and (-priority) = -p.priority and status in ('pending', 'processing')
+    and coalesce(next_retry_at, scheduled_at) <= now()
+    and (coalesce(next_retry_at, scheduled_at), id) > (p.after_due, p.after_id)
+  order by coalesce(next_retry_at, scheduled_at), id
+  limit p.k) q`
+
+// ReadReady returns the ready rows of all probes, each probe's in order of due
+// time and id. It writes nothing: the caller owns the lanes.
+func (s *Store) ReadReady(ctx context.Context, probes []Probe) ([]Item, error) {
+	ctx, cancel := s.deadline(ctx)
+	defer cancel()
+	n := len(probes)
+	destination, priority, limit := make([]int32, n), make([]int32, n), make([]int32, n)
+	due, id := make([]time.Time, n), make([]string, n)
+	for i, p := range probes {
+		destination[i], priority[i], limit[i], due[i], id[i] = p.DestinationID, p.Priority, p.Limit, p.AfterDue, p.AfterID
+	}
+	rows, err := s.durable.Query(ctx, readReadySQL, destination, priority, due, id, limit)
+	if err != nil {
+		return nil, wrap("reading ready rows", err)
+	}
+	items, err := pgx.CollectRows(rows, scanItem)
+	return items, wrap("reading ready rows", err)
+}
+
+func scanItem(row pgx.CollectableRow) (it Item, err error) {
+	err = row.Scan(&it.ID, &it.DeliveryID, &it.OrganizationID, &it.DestinationID, &it.Priority, &it.Due, &it.CreatedAt, &it.ExpiresAt,
+		&it.RetryCount, &it.MaxRetries, &it.AttemptCount, &it.MarkCount, &it.CorrelationID, &it.IdempotencyKey,
+		&it.Payload, &it.PayloadBytes, &it.Metadata, &it.Resume)
+	return it, err
+}
+
+const payloadSQL = `select payload::text from delivery_queue where id = $1 and attempt_count = $2 and octet_length(payload::text) <= $3`
+
+// Payload reads the payload of one heavy row; ErrNotFound where the row changed
+// since it was read, or where the payload is longer than limit bytes.
+func (s *Store) Payload(ctx context.Context, id string, attemptCount int32, limit int) ([]byte, error) {
+	ctx, cancel := s.deadline(ctx)
+	defer cancel()
+	var payload []byte
+	err := s.durable.QueryRow(ctx, payloadSQL, id, attemptCount, limit).Scan(&payload)
+	return payload, wrap("reading a payload", err)
+}
+
+// Waiting is a destination and priority with rows, and when its first is due.
+type Waiting struct {
+	DestinationID int32
+	Priority      int32
+	Due           time.Time
+	Wait          time.Duration // until Due by the clock of the database; negative: ready
+}
+
+// discoverSQL is a loose scan of delivery_queue_lane_idx: one descent for each
+// destination and priority that has rows, however many rows those are.
+const discoverSQL = `
+with recursive w as (
+  (select destination_id, -priority as rank, coalesce(next_retry_at, scheduled_at) as due
+   from delivery_queue
+   where status in ('pending', 'processing') and (destination_id, (-priority)) > ($1::int, $2::int)
+   order by destination_id, (-priority), coalesce(next_retry_at, scheduled_at), id
+   limit 1)
+  union all
+  select n.* from w cross join lateral (
+    select destination_id, -priority, coalesce(next_retry_at, scheduled_at)
+    from delivery_queue q
+    where q.status in ('pending', 'processing') and (q.destination_id, (-q.priority)) > (w.destination_id, w.rank)
+    order by q.destination_id, (-q.priority), coalesce(q.next_retry_at, q.scheduled_at), q.id
+    limit 1) n)
+select destination_id, -rank, due, extract(epoch from due - now())::float8 from w limit $3`
+
+// discoverPage bounds one discovery statement.
+const discoverPage = 1000
+
+// Discover calls f for every destination and priority that has rows waiting.
+func (s *Store) Discover(ctx context.Context, f func(Waiting)) error {
+	var destination, rank int32 = -1 << 31, 0
+	for {
+		n, err := s.discoverFrom(ctx, &destination, &rank, f)
+		if err != nil || n < discoverPage {
+			return err
+		}
+	}
+}
+
+func (s *Store) discoverFrom(ctx context.Context, destination, rank *int32, f func(Waiting)) (int, error) {
+	ctx, cancel := s.deadline(ctx)
+	defer cancel()
+	rows, err := s.relaxed.Query(ctx, discoverSQL, *destination, *rank, discoverPage)
+	if err != nil {
+		return 0, wrap("looking for lanes with work", err)
+	}
+	n := 0
+	var w Waiting
+	var wait float64
+	_, err = pgx.ForEachRow(rows, []any{&w.DestinationID, &w.Priority, &w.Due, &wait}, func() error {
+		n++
+		w.Wait = time.Duration(wait * float64(time.Second))
+		*destination, *rank = w.DestinationID, -w.Priority
+		f(w)
+		return nil
+	})
+	return n, wrap("looking for lanes with work", err)
+}
