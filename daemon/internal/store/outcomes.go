@@ -20,7 +20,7 @@ type Delivered struct {
 // Undelivered is the outcome of an attempt that did not end in a delivery.
 type Undelivered struct {
 	ID           string
-	AttemptCount int32 // as read: the fence
+	AttemptCount int32  // as read: the fence
 	Attempt      []byte // nil: no attempt was made (expired, refused)
 	Object       []byte
 	Dead         bool // dead letter; else the row stays ready or waits for After

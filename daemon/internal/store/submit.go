@@ -61,11 +61,18 @@ const insertKeyedItemsSQL = insertItemsSQL + `
 where exists (select 1 from idempotency_keys k
   where k.organization_id = i.organization_id and k.idempotency_key = i.idempotency_key and k.delivery_id = i.delivery_id)`
 
-// Submit queues all submissions in one transaction and returns the delivery ids
-// of those whose idempotency key was taken before (nothing of them was queued).
-// It fails as a whole; ErrBadData means that one of them holds a value that
-// PostgreSQL refuses.
-func (s *Store) Submit(ctx context.Context, subs []Submission) (taken map[string]bool, err error) {
+// Submitted is what a durable Submit did.
+type Submitted struct {
+	// At is the due time of the items that had no scheduled time of their own.
+	At time.Time
+	// Taken holds the delivery ids whose idempotency key was taken before: nothing
+	// of them was queued.
+	Taken map[string]bool
+}
+
+// Submit queues all submissions in one transaction. It fails as a whole;
+// ErrBadData means that one of them holds a value that PostgreSQL refuses.
+func (s *Store) Submit(ctx context.Context, subs []Submission) (Submitted, error) {
 	ctx, cancel := s.deadline(ctx)
 	defer cancel()
 
@@ -81,19 +88,21 @@ func (s *Store) Submit(ctx context.Context, subs []Submission) (taken map[string
 	}
 
 	// One batch with one sync is one implicit transaction and one round trip.
+	var done Submitted
 	var batch pgx.Batch
+	batch.Queue(`select now()`).QueryRow(func(row pgx.Row) error { return row.Scan(&done.At) })
 	if len(plain.id) > 0 {
 		batch.Queue(insertItemsSQL, plain.args()...)
 	}
 	if len(keys.key) > 0 {
-		taken = make(map[string]bool, len(keys.key))
+		done.Taken = make(map[string]bool, len(keys.key))
 		for _, id := range keys.delivery {
-			taken[id] = true
+			done.Taken[id] = true
 		}
 		batch.Queue(claimKeysSQL, keys.org, keys.key, keys.delivery, keys.hash).Query(func(rows pgx.Rows) error {
 			var id string
 			_, err := pgx.ForEachRow(rows, []any{&id}, func() error {
-				delete(taken, id)
+				delete(done.Taken, id)
 				return nil
 			})
 			return err
@@ -101,9 +110,9 @@ func (s *Store) Submit(ctx context.Context, subs []Submission) (taken map[string
 		batch.Queue(insertKeyedItemsSQL, keyed.args()...)
 	}
 	if err := s.durable.SendBatch(ctx, &batch).Close(); err != nil {
-		return nil, wrap("queueing deliveries", err)
+		return Submitted{}, wrap("queueing deliveries", err)
 	}
-	return taken, nil
+	return done, nil
 }
 
 const readKeySQL = `
