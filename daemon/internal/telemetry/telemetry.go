@@ -1,0 +1,150 @@
+// Package telemetry sets up what an operator sees of the daemon: its log and its
+// metrics. It must never let a known secret through, block the work that it
+// reports on for longer than one write, or know anything of deliveries: what is
+// measured belongs to the package that does it.
+package telemetry
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/deliveryd/deliveryd/daemon/internal/secret"
+	"golang.org/x/term"
+)
+
+// LevelTrace is below slog's lowest level: hclog, and with it plugins, has one
+// more. It prints as "TRACE".
+const LevelTrace = slog.LevelDebug - 4
+
+// Format is how log lines are written.
+type Format string
+
+// The formats of a log. FormatAuto is text where the output is a terminal, JSON
+// elsewhere.
+const (
+	FormatAuto Format = "auto"
+	FormatText Format = "text"
+	FormatJSON Format = "json"
+)
+
+// Options says where the log goes and what it shows.
+type Options struct {
+	// Output receives one Write per line. Defaults to os.Stderr.
+	Output io.Writer
+	// Format is auto, text or json. Defaults to auto.
+	Format Format
+	// Level is the lowest level that is written. Defaults to info.
+	Level slog.Level
+}
+
+// Log is a logger whose level and known secrets change while it is in use. It is
+// safe for concurrent use.
+type Log struct {
+	*slog.Logger
+	level    slog.LevelVar
+	redactor atomic.Pointer[secret.Redactor]
+	output   io.Writer
+}
+
+// NewLog returns a log.
+func NewLog(o Options) *Log {
+	if o.Output == nil {
+		o.Output = os.Stderr
+	}
+	log := &Log{output: o.Output}
+	log.level.Set(o.Level)
+	options := &slog.HandlerOptions{Level: &log.level, ReplaceAttr: attr(useText(o))}
+	// slog's handlers write each record with a single call, so redacting what is
+	// written finds a secret in whatever field it stands, the message included.
+	if useText(o) {
+		log.Logger = slog.New(slog.NewTextHandler((*redacting)(log), options))
+	} else {
+		log.Logger = slog.New(slog.NewJSONHandler((*redacting)(log), options))
+	}
+	return log
+}
+
+// SetLevel changes the lowest level that is written, also for loggers made
+// before.
+func (l *Log) SetLevel(level slog.Level) { l.level.Set(level) }
+
+// SetRedactor changes the secrets that are replaced from now on. A nil redactor
+// replaces nothing.
+func (l *Log) SetRedactor(r *secret.Redactor) { l.redactor.Store(r) }
+
+// ParseLevel reads trace, debug, info, warn or error.
+func ParseLevel(text string) (slog.Level, error) {
+	switch strings.ToLower(text) {
+	case "trace":
+		return LevelTrace, nil
+	case "debug":
+		return slog.LevelDebug, nil
+	case "info":
+		return slog.LevelInfo, nil
+	case "warn":
+		return slog.LevelWarn, nil
+	case "error":
+		return slog.LevelError, nil
+	}
+	return 0, fmt.Errorf("%q is not a log level: give trace, debug, info, warn or error", text)
+}
+
+// ParseFormat reads auto, text or json.
+func ParseFormat(text string) (Format, error) {
+	switch f := Format(strings.ToLower(text)); f {
+	case FormatAuto, FormatText, FormatJSON:
+		return f, nil
+	}
+	return "", fmt.Errorf("%q is not a log format: give auto, text or json", text)
+}
+
+func useText(o Options) bool {
+	switch o.Format {
+	case FormatText:
+		return true
+	case FormatJSON:
+		return false
+	}
+	file, ok := o.Output.(*os.File)
+	return ok && term.IsTerminal(int(file.Fd()))
+}
+
+// attr names the trace level, and shortens the time where a person reads along.
+func attr(text bool) func([]string, slog.Attr) slog.Attr {
+	return func(groups []string, a slog.Attr) slog.Attr {
+		if len(groups) > 0 {
+			return a
+		}
+		switch a.Key {
+		case slog.LevelKey:
+			if level, ok := a.Value.Any().(slog.Level); ok && level <= LevelTrace {
+				return slog.String(slog.LevelKey, "TRACE")
+			}
+		case slog.TimeKey:
+			if text && a.Value.Kind() == slog.KindTime {
+				return slog.String(slog.TimeKey, a.Value.Time().Format("15:04:05.000"))
+			}
+			return slog.Time(slog.TimeKey, a.Value.Time().UTC().Truncate(time.Microsecond))
+		}
+		return a
+	}
+}
+
+// redacting is the Log as its handler's output.
+type redacting Log
+
+func (r *redacting) Write(line []byte) (int, error) {
+	redactor := r.redactor.Load()
+	if redactor == nil {
+		return r.output.Write(line)
+	}
+	if _, err := io.WriteString(r.output, redactor.Text(string(line))); err != nil {
+		return 0, err
+	}
+	return len(line), nil
+}
