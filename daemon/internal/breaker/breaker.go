@@ -296,7 +296,6 @@ func (b *Breaker) held(now time.Time, by HoldKind, reason string) *Transition {
 }
 
 func (b *Breaker) halfOpen(now time.Time, reason string) *Transition {
-	b.successes = 0
 	return b.change(now, HalfOpen, NotHeld, reason)
 }
 
@@ -310,9 +309,7 @@ func (b *Breaker) closed(now time.Time, reason string) *Transition {
 func (b *Breaker) change(now time.Time, to State, hold HoldKind, reason string) *Transition {
 	t := &Transition{From: b.state, To: to, At: now, Reason: reason}
 	b.state, b.hold, b.reason = to, hold, reason
-	b.failures = 0
-	b.window = window{}
-	b.epoch++
+	b.forget()
 	return t
 }
 

@@ -1,6 +1,7 @@
 package breaker_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -423,6 +424,14 @@ func TestStateText(t *testing.T) {
 		if err != nil || got != s {
 			t.Errorf("ParseState(%q) = %v, %v", s.String(), got, err)
 		}
+	}
+	text, err := json.Marshal(breaker.HalfOpen)
+	var back breaker.State
+	if err != nil || json.Unmarshal(text, &back) != nil || back != breaker.HalfOpen {
+		t.Errorf("half-open came back as %v from %s, %v", back, text, err)
+	}
+	if json.Unmarshal([]byte(`"ajar"`), &back) == nil {
+		t.Error("an unknown state was read")
 	}
 	if got := fmt.Sprint(breaker.Closed, breaker.Open, breaker.HalfOpen); got != "closed open half-open" {
 		t.Errorf("states are %s", got)

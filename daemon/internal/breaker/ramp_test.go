@@ -241,3 +241,15 @@ func TestConfigureChangesARunningOpenTime(t *testing.T) {
 		t.Errorf("open for %v, want 10s", got)
 	}
 }
+
+func TestConfigureOfAnotherWindowStartsEmpty(t *testing.T) {
+	t.Parallel()
+	s := defaults()
+	s.Failures = 1000
+	l := newLane(t, s, 8)
+	l.do(9, breaker.Failure)
+	s.Window *= 2
+	l.b.Configure(s, 8)
+	l.wantNone(l.do(9, breaker.Failure))
+	l.wantTransition(l.do(1, breaker.Failure), breaker.Closed, breaker.Open, "10 of 10 results in 10m0s failed")
+}
