@@ -31,6 +31,8 @@ const (
 type fixture struct {
 	URL    string `json:"url"`
 	TCPURL string `json:"tcp_url"`
+	// Major is the server's major version.
+	Major int `json:"major"`
 
 	mu sync.Mutex
 	// own keeps a cluster that this process started.
@@ -42,6 +44,16 @@ func (f *fixture) url(database string) string {
 }
 func (f *fixture) tcpURL(database string) string {
 	return strings.Replace(f.TCPURL, placeholder, database, 1)
+}
+
+// create copies a template. Copying files takes 25-31 ms without fsync, the default since version 15 (copying through
+// the log) 43-179 ms; before, files were the only way.
+func (f *fixture) create(ctx context.Context, name, template string) error {
+	sql := "create database " + quote(name) + " template " + quote(template)
+	if f.Major >= 15 {
+		sql += " strategy file_copy"
+	}
+	return f.exec(ctx, sql)
 }
 
 // exec runs one statement on the maintenance database. One connection at a time per binary: copying a database is
@@ -129,7 +141,7 @@ func (s *Shared) Environ() (string, error) {
 }
 
 func (s *Shared) describe() *fixture {
-	return &fixture{URL: s.cluster.URL(placeholder), TCPURL: s.cluster.TCPURL(placeholder)}
+	return &fixture{URL: s.cluster.URL(placeholder), TCPURL: s.cluster.TCPURL(placeholder), Major: s.cluster.Version()}
 }
 
 func migrateInto(ctx context.Context, cluster *pglocal.Cluster, name string) error {

@@ -72,7 +72,7 @@ func create(t testing.TB, template string) *Database {
 	}
 	// The process id keeps the test binaries of a run apart.
 	name := fmt.Sprintf("t%d_%d_%s", os.Getpid(), serial.Add(1), slug(t.Name()))
-	if err := fixture.exec(t.Context(), "create database "+quote(name)+" template "+quote(template)); err != nil {
+	if err := fixture.create(t.Context(), name, template); err != nil {
 		t.Fatalf("creating the test's database: %v", err)
 	}
 	t.Cleanup(func() {
