@@ -58,7 +58,9 @@ type Lane struct {
 // lanes wait for each other and never deadlock.
 const acquireSQL = `
 insert into delivery_lanes as l (destination_id, daemon_id)
-select x, $2 from unnest($1::int[]) as x order by x
+select x, $2 from unnest($1::int[]) as x
+where exists (select 1 from delivery_daemons d where d.id = $2 and d.lease_expires_at > now())
+order by x
 on conflict (destination_id) do update set
   unclean = case when l.daemon_id is null or l.daemon_id = excluded.daemon_id then 0 else l.unclean + 1 end,
   daemon_id = excluded.daemon_id, acquired_at = now()
@@ -66,7 +68,8 @@ where l.daemon_id is null or l.daemon_id = excluded.daemon_id
   or not exists (select 1 from delivery_daemons d where d.id = l.daemon_id and d.lease_expires_at > now())
 returning l.destination_id, l.unclean`
 
-// AcquireLanes takes those of the lanes that are free and returns them.
+// AcquireLanes takes those of the lanes that are free and returns them; none
+// where the daemon's own lease is over.
 func (s *Store) AcquireLanes(ctx context.Context, daemon string, destinations []int32) ([]Lane, error) {
 	ctx, cancel := s.deadline(ctx)
 	defer cancel()

@@ -90,16 +90,18 @@ func scanItem(row pgx.CollectableRow) (it Item, err error) {
 	return it, err
 }
 
-const payloadSQL = `select payload::text from delivery_queue where id = $1 and attempt_count = $2 and octet_length(payload::text) <= $3`
+const payloadSQL = `
+select case when octet_length(t.payload) <= $3 then t.payload end, octet_length(t.payload)
+from (select payload::text as payload from delivery_queue where id = $1 and attempt_count = $2) t`
 
-// Payload reads the payload of one heavy row; ErrNotFound where the row changed
-// since it was read, or where the payload is longer than limit bytes.
-func (s *Store) Payload(ctx context.Context, id string, attemptCount int32, limit int) ([]byte, error) {
+// Payload reads the payload of one heavy row and its length as text. The payload
+// is nil where it is longer than limit bytes; ErrNotFound where the row is not
+// any more what it was when it was read.
+func (s *Store) Payload(ctx context.Context, id string, attemptCount int32, limit int) (payload []byte, length int, err error) {
 	ctx, cancel := s.deadline(ctx)
 	defer cancel()
-	var payload []byte
-	err := s.durable.QueryRow(ctx, payloadSQL, id, attemptCount, limit).Scan(&payload)
-	return payload, wrap("reading a payload", err)
+	err = s.durable.QueryRow(ctx, payloadSQL, id, attemptCount, limit).Scan(&payload, &length)
+	return payload, length, wrap("reading a payload", err)
 }
 
 // Waiting is a destination and priority with rows, and when its first is due.
