@@ -88,8 +88,8 @@ func candidateDirs(ctx context.Context) []string {
 	var dirs []string
 	if path, err := exec.LookPath("postgres"); err == nil {
 		// The link's target: initdb looks for postgres and its share directory beside itself.
-		if real, err := filepath.EvalSymlinks(path); err == nil {
-			dirs = append(dirs, filepath.Dir(real))
+		if target, err := filepath.EvalSymlinks(path); err == nil {
+			dirs = append(dirs, filepath.Dir(target))
 		}
 	}
 	if out, err := output(ctx, "pg_config", "--bindir"); err == nil {

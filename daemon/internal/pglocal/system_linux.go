@@ -26,8 +26,8 @@ func servesDirectory(pid int, data string) (serves, known bool) {
 	if err != nil {
 		return false, false
 	}
-	real, err := filepath.EvalSymlinks(data)
-	return err == nil && cwd == real, err == nil
+	resolved, err := filepath.EvalSymlinks(data)
+	return err == nil && cwd == resolved, err == nil
 }
 
 // childrenOf lists the processes whose parent is pid.

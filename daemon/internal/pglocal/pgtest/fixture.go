@@ -42,6 +42,7 @@ type fixture struct {
 func (f *fixture) url(database string) string {
 	return strings.Replace(f.URL, placeholder, database, 1)
 }
+
 func (f *fixture) tcpURL(database string) string {
 	return strings.Replace(f.TCPURL, placeholder, database, 1)
 }
@@ -160,6 +161,7 @@ func removeWhenGone(dir string, postmaster int) (lifeline io.Closer, err error) 
 	const script = `cat >/dev/null; n=0
 while kill -0 "$1" 2>/dev/null && [ $n -lt 300 ]; do sleep 0.1; n=$((n+1)); done
 rm -rf -- "$2"`
+	//nolint:noctx // it must outlive everything here
 	cmd := exec.Command("/bin/sh", "-c", script, "sh", strconv.Itoa(postmaster), dir)
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

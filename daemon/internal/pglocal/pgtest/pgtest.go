@@ -26,9 +26,13 @@ import (
 )
 
 // shared is the cluster of this test binary: found or started by the first test that asks.
+//
+//nolint:gochecknoglobals // one cluster per test binary: starting one per test would cost a second each
 var shared = sync.OnceValues(findOrStart)
 
 // serial numbers this binary's databases.
+//
+//nolint:gochecknoglobals // names must differ within the binary, whichever test asks
 var serial atomic.Int64
 
 // Database is one test's database.
@@ -141,5 +145,6 @@ func IgnoreCluster() []goleak.Option {
 // testLogger writes the server's warnings to the test's output. The server ends in the test's cleanup, so no line comes
 // after the test.
 func testLogger(t testing.TB) hclog.Logger {
+	t.Helper()
 	return hclog.New(&hclog.LoggerOptions{Name: "postgres", Level: hclog.Warn, Output: t.Output()})
 }

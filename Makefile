@@ -1,0 +1,71 @@
+# Tools run by "go run tool@version": this is the one place that names the versions, except for the plugins of buf,
+# which sdk/proto/buf.gen.yaml names.
+GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+BUF           := github.com/bufbuild/buf/cmd/buf@v1.75.0
+
+# Debian packages, each with a program by which its presence is told. The server is what running needs; the tests run
+# against real servers, too.
+SERVER_PACKAGES := postgresql=postgres
+TEST_PACKAGES   := $(SERVER_PACKAGES) pgbouncer=pgbouncer
+
+VERSION ?= $(or $(shell git describe --tags --always --dirty 2>/dev/null),dev)
+# Static and without paths of the machine that built them: a binary runs on any Linux, and two builds are alike.
+GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+PLUGINS := $(notdir $(patsubst %/,%,$(wildcard plugins/*/)))
+
+# Narrow a run with, for example: make test PKG=./daemon/internal/store/... TESTFLAGS='-run TestLane -v'
+PKG       ?= ./...
+TESTFLAGS ?=
+FUZZTIME  ?= 30s
+ROUNDS    ?= 50
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test lint generate check-generated bench chaos fuzz deps server-deps clean build/pgrun
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## bin/deliveryd and bin/plugins/deliveryd-transport-*
+	$(GOBUILD) -o bin/deliveryd ./daemon/cmd/deliveryd
+	@mkdir -p bin/plugins
+	@set -e; for name in $(PLUGINS); do \
+	  echo "build plugin $$name"; $(GOBUILD) -o bin/plugins/deliveryd-transport-$$name ./plugins/$$name; done
+
+demo: server-deps build ## real deliveries from end to end on this machine, in under two minutes
+	go run ./examples/demo -bin bin
+
+# pgrun starts one PostgreSQL for all tests. It is built first, because "go run" does not pass signals on.
+build/pgrun:
+	@go build -o $@ ./daemon/internal/pglocal/pgtest/pgrun
+
+test: deps build/pgrun ## all tests with the race detector, against a real PostgreSQL
+	build/pgrun go test -race -timeout 10m $(TESTFLAGS) $(PKG)
+
+lint: ## house rules, static analysis, formatting
+	go run $(GOLANGCI_LINT) run $(PKG)
+
+generate: server-deps ## gen/db from the migrations, gen/transport from the protobuf contract
+	.ci/generate $(BUF) gen
+
+check-generated: server-deps ## fail when gen/ is not what "make generate" writes
+	@mkdir -p build && rm -rf build/generated
+	.ci/generate $(BUF) build/generated
+	@diff -r gen build/generated || { echo 'gen/ is stale: run "make generate" and commit'; exit 1; }
+
+bench: server-deps build ## deliveries per second and CPU per delivery, as a table
+	go run ./daemon/cmd/deliverybench
+
+chaos: deps build/pgrun ## the fault tests (TestFault...), ROUNDS times as often as in "make test"
+	DELIVERYD_FAULT_ROUNDS=$(ROUNDS) build/pgrun go test -race -count=1 -timeout 60m -run '^TestFault' $(TESTFLAGS) $(PKG)
+
+fuzz: ## every fuzz test for FUZZTIME each
+	.ci/fuzz $(FUZZTIME)
+
+deps: ## install the servers that the tests need (root with apt-get), else name their packages
+	@.ci/deps $(TEST_PACKAGES)
+
+server-deps:
+	@.ci/deps $(SERVER_PACKAGES)
+
+clean: ## remove what was built
+	rm -rf bin build
