@@ -51,8 +51,22 @@ func (e *BlockedError) Error() string {
 	return fmt.Sprintf("address %s%s is %s and not allowed; to permit it: egress { allow = [%q] }", e.Address, of, e.Kind, netip.PrefixFrom(e.Address, e.Address.BitLen()))
 }
 
-// New checks p.
-func New(p Policy) (*Guard, error) {
+// Option changes a Guard.
+type Option func(*Guard)
+
+// WithResolver sets who resolves names. Defaults to net.DefaultResolver.
+func WithResolver(r *net.Resolver) Option {
+	return func(g *Guard) { g.dialer.Resolver = r }
+}
+
+// WithTimeout bounds one connection attempt, all addresses of a name together.
+// Defaults to 10 s.
+func WithTimeout(d time.Duration) Option {
+	return func(g *Guard) { g.dialer.Timeout = d }
+}
+
+// New makes the guard of p; the error names the network that cannot be read.
+func New(p Policy, options ...Option) (*Guard, error) {
 	g := &Guard{hosts: make(map[string]bool, len(p.AllowHosts)), dialer: net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}}
 	for _, text := range p.AllowCIDRs {
 		prefix, err := netip.ParsePrefix(text)
@@ -63,6 +77,9 @@ func New(p Policy) (*Guard, error) {
 	}
 	for _, host := range p.AllowHosts {
 		g.hosts[normalHost(host)] = true
+	}
+	for _, option := range options {
+		option(g)
 	}
 	return g, nil
 }
@@ -89,6 +106,16 @@ func (g *Guard) control(host, network, address string) error {
 		return fmt.Errorf("address %q: %w", address, err)
 	}
 	return g.Check(host, target.Addr())
+}
+
+// Resolve gives the addresses of host, which may be an address itself. The
+// verdict about each is Check's.
+func (g *Guard) Resolve(ctx context.Context, host string) ([]netip.Addr, error) {
+	resolver := g.dialer.Resolver
+	if resolver == nil {
+		resolver = net.DefaultResolver
+	}
+	return resolver.LookupNetIP(ctx, "ip", host)
 }
 
 // Check decides about one address of host; the error is a *BlockedError.
