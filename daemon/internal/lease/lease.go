@@ -157,6 +157,15 @@ func (m *Machine) Draining() []int32 {
 	return ids
 }
 
+// Strays returns those of the lanes that the database says are this daemon's
+// which it does not hold and should not have: an acquisition took effect whose
+// answer was lost. They must be released, or nobody would ever work on them as
+// long as this daemon lives. The caller must not have an acquisition or a
+// release under way, nor begin one before the strays are released.
+func (m *Machine) Strays(owned []int32) []int32 {
+	return slices.DeleteFunc(slices.Clone(owned), func(id int32) bool { return m.Holds(id) || m.Should(id) })
+}
+
 // Released notes that lanes were given back.
 func (m *Machine) Released(lanes []int32) {
 	for _, id := range lanes {
