@@ -113,6 +113,14 @@ func requireRange(c *setting.Checks, baseName string, base setting.Duration, cap
 // Retries returns how many retries follow the first attempt, at least 0.
 func (p Policy) Retries() int { return max(0, p.MaxRetries) }
 
+// Within returns p with every delay bounded by what is left of a delivery's
+// time. Only Retry-After can still lead beyond it.
+func (p Policy) Within(left time.Duration) Policy {
+	p.Cap = min(p.Cap, setting.Duration(left))
+	p.RateLimitCap = min(p.RateLimitCap, setting.Duration(left))
+	return p
+}
+
 // Delay returns the delay before a retry: uniform in [0, Ceiling(retry)].
 // retry counts from 1; rnd returns numbers in [0, 1).
 func (p Policy) Delay(retry int, rnd func() float64) time.Duration {

@@ -2,9 +2,9 @@ package breaker
 
 import "time"
 
-// firstPause is how long a lane pauses when the peer limits it although only
-// one attempt was at work and it did not say for how long; it doubles from
-// round to round.
+// firstPause is how long a lane pauses at least when the peer limits it
+// although only one attempt was at work; it doubles from round to round until
+// one succeeds.
 const firstPause = time.Second
 
 // ramp bounds how many attempts may be at work. It is TCP's congestion control
@@ -74,9 +74,11 @@ func (r *ramp) shrink(now time.Time, seq uint32, inFlight int32, retryAfter, max
 	r.credit = 0
 	r.limit = max(1, min(r.limit, inFlight)/2)
 	r.threshold = r.limit
-	if inFlight > 1 || retryAfter > 0 {
+	if inFlight > 1 {
 		return
 	}
+	// Also beside a Retry-After: a peer that says "1 second" for hours would
+	// otherwise use up the whole backlog's patience at one attempt a second.
 	pause := firstPause
 	for i := int32(0); i < r.quiet && pause < maxPause; i++ {
 		pause *= 2
