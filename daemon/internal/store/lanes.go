@@ -20,21 +20,37 @@ on conflict (id) do update set renewed_at = now(), lease_expires_at = excluded.l
 
 const liveSQL = `select id, host from delivery_daemons where lease_expires_at > now() order by id`
 
-// RenewLease extends the lease of a daemon to ttl from now and returns all
-// daemons whose lease runs. The caller must count ttl from before the call, by a
+const ownLanesSQL = `select destination_id from delivery_lanes where daemon_id = $1`
+
+// Lease is what a renewal tells.
+type Lease struct {
+	Live  []Daemon // all daemons whose lease runs
+	Lanes []int32  // lanes that are the daemon's own
+}
+
+// RenewLease extends the lease of a daemon to ttl from now. The caller must count ttl from before the call, by a
 // monotonic clock.
-func (s *Store) RenewLease(ctx context.Context, id, host, version string, ttl time.Duration) ([]Daemon, error) {
+func (s *Store) RenewLease(ctx context.Context, id, host, version string, ttl time.Duration) (Lease, error) {
 	ctx, cancel := context.WithTimeout(ctx, min(ttl, s.timeout))
 	defer cancel()
-	var live []Daemon
+	var l Lease
 	var batch pgx.Batch
 	batch.Queue(renewSQL, id, host, version, ttl.Milliseconds())
 	batch.Queue(liveSQL).Query(func(rows pgx.Rows) (err error) {
-		live, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Daemon])
+		l.Live, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Daemon])
 		return err
 	})
-	return live, wrap("renewing the daemon's lease", s.relaxed.SendBatch(ctx, &batch).Close())
+	batch.Queue(ownLanesSQL, id).Query(func(rows pgx.Rows) (err error) {
+		l.Lanes, err = pgx.CollectRows(rows, pgx.RowTo[int32])
+		return err
+	})
+	return l, wrap("renewing the daemon's lease", s.relaxed.SendBatch(ctx, &batch).Close())
 }
+
+// releaseAllSQL locks in id order, as acquireSQL does.
+const releaseAllSQL = `
+update delivery_lanes set daemon_id = null, unclean = 0 where destination_id = any(array(
+  select destination_id from delivery_lanes where daemon_id = $1 order by destination_id for update)) and daemon_id = $1`
 
 // EndLease gives up a daemon's lease and all its lanes at once; lanes that are
 // still owned count as left in order.
@@ -42,7 +58,7 @@ func (s *Store) EndLease(ctx context.Context, id string) error {
 	ctx, cancel := s.deadline(ctx)
 	defer cancel()
 	var batch pgx.Batch
-	batch.Queue(`update delivery_lanes set daemon_id = null, unclean = 0 where daemon_id = $1`, id)
+	batch.Queue(releaseAllSQL, id)
 	batch.Queue(`delete from delivery_daemons where id = $1`, id)
 	return wrap("ending the daemon's lease", s.durable.SendBatch(ctx, &batch).Close())
 }
@@ -55,17 +71,19 @@ type Lane struct {
 }
 
 // acquireSQL locks the rows in id order, so that two daemons that want the same
-// lanes wait for each other and never deadlock.
+// lanes wait for each other and never deadlock. Who waited looks at the lane as it
+// is now, but at the daemons as they were when it began: an owner that came or
+// renewed in between looks dead to it, and is told by acquired_at.
 const acquireSQL = `
 insert into delivery_lanes as l (destination_id, daemon_id)
-select x, $2 from unnest($1::int[]) as x
-where exists (select 1 from delivery_daemons d where d.id = $2 and d.lease_expires_at > now())
+select x, $2::text from unnest($1::int[]) as x
+where exists (select 1 from delivery_daemons d where d.id = $2::text and d.lease_expires_at > now())
 order by x
 on conflict (destination_id) do update set
   unclean = case when l.daemon_id is null or l.daemon_id = excluded.daemon_id then 0 else l.unclean + 1 end,
   daemon_id = excluded.daemon_id, acquired_at = now()
 where l.daemon_id is null or l.daemon_id = excluded.daemon_id
-  or not exists (select 1 from delivery_daemons d where d.id = l.daemon_id and d.lease_expires_at > now())
+  or l.acquired_at < now() and not exists (select 1 from delivery_daemons d where d.id = l.daemon_id and d.lease_expires_at > now())
 returning l.destination_id, l.unclean`
 
 // AcquireLanes takes those of the lanes that are free and returns them; none
@@ -82,7 +100,9 @@ func (s *Store) AcquireLanes(ctx context.Context, daemon string, destinations []
 }
 
 const releaseSQL = `
-update delivery_lanes set daemon_id = null, unclean = 0 where destination_id = any($1::int[]) and daemon_id = $2`
+update delivery_lanes set daemon_id = null, unclean = 0 where destination_id = any(array(
+  select destination_id from delivery_lanes where destination_id = any($1::int[]) and daemon_id = $2
+  order by destination_id for update)) and daemon_id = $2`
 
 // ReleaseLanes gives lanes back in order; nothing of them may be in flight.
 func (s *Store) ReleaseLanes(ctx context.Context, daemon string, destinations []int32) error {

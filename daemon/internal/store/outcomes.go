@@ -118,7 +118,7 @@ u as (
     mark_count = 0,
     next_retry_at = case when x.dead then null when x.after_ms > 0 then now() + x.after_ms * interval '1 millisecond' else q.next_retry_at end,
     processed_at = case when x.dead then now() end,
-    failure_reason = x.reason, resume = x.resume, updated_at = now()
+    failure_reason = x.reason, resume = case when x.attempt is null then q.resume else x.resume end, updated_at = now()
   from x
   where q.id = x.id and q.attempt_count = x.seen and q.status in ('pending', 'processing')
   returning q.id, coalesce(q.delivery_id, q.id) as delivery_id, q.destination_id, q.organization_id, q.correlation_id,
@@ -166,9 +166,12 @@ update delivery_destinations d set
 from unnest($1::int[], $2::int[]) as x(id, n)
 where d.id = x.id and d.id in (select id from locked)`
 
+// secretUseSQL locks in id order, as usageSQL does.
 const secretUseSQL = `
+with locked as materialized (
+  select id from webhook_secrets where id = any($1::text[]) order by id for no key update)
 update webhook_secrets s set usage_count = least(s.usage_count::bigint + x.n, 2147483647)::int, last_used_at = now()
-from unnest($1::text[], $2::int[]) as x(id, n) where s.id = x.id`
+from unnest($1::text[], $2::int[]) as x(id, n) where s.id = x.id and s.id in (select id from locked)`
 
 // Record writes a batch of outcomes durably in one transaction and one round
 // trip: queue, log, health and counters together, or nothing of it. Health rows

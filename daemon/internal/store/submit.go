@@ -50,10 +50,11 @@ from unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::text[], $6::text[
        expires_ms, correlation_id, idempotency_key, max_retries)`
 
 // claimKeysSQL runs before insertKeyedItemsSQL in the same transaction: with one
-// statement for both, the planner would have to join every item to the keys.
+// statement for both, the planner would have to join every item to the keys. In
+// key order, since two submissions that wait for each other's keys would deadlock.
 const claimKeysSQL = `
 insert into idempotency_keys (organization_id, idempotency_key, delivery_id, request_hash)
-select * from unnest($1::text[], $2::text[], $3::text[], $4::bytea[])
+select * from unnest($1::text[], $2::text[], $3::text[], $4::bytea[]) order by 1, 2, 3
 on conflict do nothing
 returning delivery_id`
 

@@ -1,0 +1,214 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/go-jet/jet/v2/postgres"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/deliveryd/deliveryd/gen/db/model"
+	"github.com/deliveryd/deliveryd/gen/db/table"
+)
+
+// Destination is a row of delivery_destinations. Config is sealed or plain, as it
+// was written: opening it is not this package's business.
+type Destination = model.DeliveryDestinations
+
+// Health is a row of destination_health.
+type Health = model.DestinationHealth
+
+// Values of the document's text booleans.
+const (
+	True  = "true"
+	False = "false"
+)
+
+// Values of Destination.ManagedBy.
+const (
+	ManagedByAPI    = "api"
+	ManagedByConfig = "config"
+)
+
+// destinationStatements are the statements on delivery_destinations, its health
+// and its secrets.
+type destinationStatements struct {
+	byID, byLabel, ofOrganization, defaults, list, changed statement
+	insert, update, pause, disable                         statement
+	health, healthOf, resetHealth, secrets                 statement
+}
+
+func buildDestinationStatements() destinationStatements {
+	d := table.DeliveryDestinations
+	organization := d.OrganizationID.EQ(textParam("organization"))
+	own := organization.AND(d.ID.EQ(intParam("id")))
+	rows := func(where postgres.BoolExpression) postgres.SelectStatement {
+		return d.SELECT(d.AllColumns).WHERE(where)
+	}
+	s := destinationStatements{
+		byID:           prepare(rows(d.ID.EQ(intParam("id")))),
+		byLabel:        prepare(rows(organization.AND(d.Label.EQ(textParam("label"))))),
+		ofOrganization: prepare(rows(own)),
+		defaults: prepare(rows(organization.AND(postgres.RawBool("is_default = 'true'"))).
+			ORDER_BY(d.Label).LIMIT(anyLimit)),
+		list: prepare(rows(organization.AND(d.Label.GT(textParam("after"))).
+			AND(postgres.RawBool("(#type = '' or type = #type)", postgres.RawArgs{"#type": param("type")}))).
+			ORDER_BY(d.Label).LIMIT(anyLimit)),
+		changed: prepare(d.SELECT(d.ID, d.UpdatedAt).WHERE(d.UpdatedAt.GT(timeParam("since"))).
+			ORDER_BY(d.UpdatedAt, d.ID).LIMIT(anyLimit)),
+		pause: prepare(d.UPDATE().SET(
+			d.PausedAt.SET(postgres.RawTimestampz("case when #paused then coalesce(paused_at, now()) end", postgres.RawArgs{"#paused": param("paused")})),
+			d.PausedBy.SET(postgres.RawString("case when #paused then coalesce(paused_by, #by) end", postgres.RawArgs{"#paused": param("paused"), "#by": param("by")})),
+			d.UpdatedAt.SET(now()),
+		).WHERE(own).RETURNING(d.AllColumns)),
+		disable: prepare(d.UPDATE().SET(
+			d.Disabled.SET(textParam("disabled")),
+			d.DisabledAt.SET(postgres.RawTimestampz("case when #disabled = 'true' then now() end", postgres.RawArgs{"#disabled": param("disabled")})),
+			d.DisabledBy.SET(textParam("by")),
+			d.DisabledReason.SET(textParam("reason")),
+			d.UpdatedAt.SET(now()),
+		).WHERE(d.ID.EQ(intParam("id")).AND(d.Disabled.NOT_EQ(textParam("disabled")))).RETURNING(d.AllColumns)),
+	}
+	s.insert, s.update = buildDestinationWrites()
+	s.buildHealth()
+	return s
+}
+
+// buildDestinationWrites returns the statements that write all that a caller
+// decides on; counters and dates stay the database's.
+func buildDestinationWrites() (insert, update statement) {
+	t := table.DeliveryDestinations
+	columns := postgres.ColumnList{
+		t.Type, t.Label, t.Description, t.Icon, t.Instructions, t.Config, t.Settings,
+		t.IsDefault, t.ManagedBy, t.ManagedSource, t.Generation,
+	}
+	values := make([]any, len(columns))
+	for i, c := range columns {
+		values[i] = postgres.Raw(named(param(c.Name())))
+	}
+	insert = prepare(t.INSERT(append(postgres.ColumnList{t.OrganizationID}, columns...)).
+		VALUES(postgres.Raw(named("organization_id")), values...).RETURNING(t.AllColumns))
+	update = prepare(t.UPDATE(append(columns, t.UpdatedAt)).SET(values[0], append(values[1:], now())...).
+		WHERE(t.ID.EQ(intParam("id")).AND(t.OrganizationID.EQ(textParam("organization_id"))).
+			AND(t.UpdatedAt.EQ(timeParam("seen")))).
+		RETURNING(t.AllColumns))
+	return insert, update
+}
+
+// writeValues are the arguments of insert and update.
+func writeValues(d *Destination) values {
+	return values{
+		"id": d.ID, "seen": d.UpdatedAt, "organization_id": d.OrganizationID, "type": d.Type, "label": d.Label, "description": d.Description,
+		"icon": d.Icon, "instructions": d.Instructions, "config": d.Config, "settings": d.Settings, "is_default": d.IsDefault,
+		"managed_by": d.ManagedBy, "managed_source": d.ManagedSource, "generation": d.Generation,
+	}
+}
+
+// Destination returns a destination of any organization: for the engine, which
+// works for all. ErrNotFound where it is not there.
+func (s *Store) Destination(ctx context.Context, id int32) (Destination, error) {
+	return one[Destination](ctx, s, "reading a destination", s.sql.destination.byID, values{"id": id})
+}
+
+// DestinationByLabel returns an organization's destination by its label.
+func (s *Store) DestinationByLabel(ctx context.Context, organization, label string) (Destination, error) {
+	return one[Destination](ctx, s, "reading a destination by its label", s.sql.destination.byLabel,
+		values{"organization": organization, "label": label})
+}
+
+// DestinationOf returns an organization's destination by its id; ErrNotFound
+// also where it is another organization's.
+func (s *Store) DestinationOf(ctx context.Context, organization string, id int32) (Destination, error) {
+	return one[Destination](ctx, s, "reading a destination", s.sql.destination.ofOrganization,
+		values{"organization": organization, "id": id})
+}
+
+// DefaultDestinations returns at most limit of an organization's defaults, by label.
+func (s *Store) DefaultDestinations(ctx context.Context, organization string, limit int) ([]Destination, error) {
+	return all[Destination](ctx, s, "reading default destinations", s.sql.destination.defaults,
+		values{"organization": organization, limitOf: limit})
+}
+
+// ListDestinations returns at most limit of an organization's destinations whose
+// label stands behind after, by label. An empty kind means every type.
+func (s *Store) ListDestinations(ctx context.Context, organization, kind, after string, limit int) ([]Destination, error) {
+	return all[Destination](ctx, s, "listing destinations", s.sql.destination.list,
+		values{"organization": organization, "type": kind, "after": after, limitOf: limit})
+}
+
+// Changed names a destination and when it was last changed.
+type Changed struct {
+	ID int32
+	At time.Time
+}
+
+// ChangedDestinations returns at most limit of the destinations that changed
+// after since, oldest change first. A transaction that is still open can later
+// show a change that is older than some of these: ask again with some slack.
+func (s *Store) ChangedDestinations(ctx context.Context, since time.Time, limit int) ([]Changed, error) {
+	return all[Changed](ctx, s, "looking for changed destinations", s.sql.destination.changed,
+		values{"since": since, limitOf: limit})
+}
+
+const goneSQL = `
+select x from unnest($1::int[]) as x where not exists (select 1 from delivery_destinations d where d.id = x)`
+
+// GoneDestinations returns those of the ids that are not there any more.
+func (s *Store) GoneDestinations(ctx context.Context, ids []int32) ([]int32, error) {
+	ctx, cancel := s.deadline(ctx)
+	defer cancel()
+	rows, err := s.relaxed.Query(ctx, goneSQL, ids)
+	if err != nil {
+		return nil, wrap("looking for deleted destinations", err)
+	}
+	gone, err := pgx.CollectRows(rows, pgx.RowTo[int32])
+	return gone, wrap("looking for deleted destinations", err)
+}
+
+// InsertDestination creates a destination and returns it as it is stored.
+// ErrConflict where the organization has one of that label.
+func (s *Store) InsertDestination(ctx context.Context, d *Destination) (Destination, error) {
+	return one[Destination](ctx, s, "creating a destination", s.sql.destination.insert, writeValues(d))
+}
+
+// UpdateDestination writes what the caller decides on: type, label, texts,
+// config, settings, default, owner and generation. ErrNotFound where the row is
+// not any more what it was when d was read, or never was d's organization's.
+func (s *Store) UpdateDestination(ctx context.Context, d *Destination) (Destination, error) {
+	return one[Destination](ctx, s, "updating a destination", s.sql.destination.update, writeValues(d))
+}
+
+// PauseDestination pauses or resumes an organization's destination.
+func (s *Store) PauseDestination(ctx context.Context, organization string, id int32, paused bool, by string) (Destination, error) {
+	return one[Destination](ctx, s, "pausing or resuming a destination", s.sql.destination.pause,
+		values{"organization": organization, "id": id, "paused": paused, "by": by})
+}
+
+// DisableDestination disables a destination. It returns false where it was
+// disabled already: the first reason stays.
+func (s *Store) DisableDestination(ctx context.Context, id int32, by, reason string) (changed bool, err error) {
+	_, err = one[Destination](ctx, s, "disabling a destination", s.sql.destination.disable,
+		values{"id": id, "disabled": True, "by": by, "reason": reason})
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// EnableDestination enables a destination and resets its health: what waited is
+// resumed with a closed breaker and no hold. False where it was enabled.
+func (s *Store) EnableDestination(ctx context.Context, id int32) (changed bool, err error) {
+	ctx, cancel := s.deadline(ctx)
+	defer cancel()
+	var batch pgx.Batch
+	st := s.sql.destination
+	batch.Queue(st.disable.sql, st.disable.args(values{"id": id, "disabled": False, "by": nil, "reason": nil})...).
+		Query(func(rows pgx.Rows) error {
+			changed = rows.Next()
+			rows.Close()
+			return rows.Err()
+		})
+	batch.Queue(st.resetHealth.sql, st.resetHealth.args(values{"id": id})...)
+	return changed, wrap("enabling a destination", s.durable.SendBatch(ctx, &batch).Close())
+}

@@ -1,0 +1,80 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/go-jet/jet/v2/postgres"
+
+	"github.com/deliveryd/deliveryd/gen/db/model"
+	"github.com/deliveryd/deliveryd/gen/db/table"
+)
+
+func (s *destinationStatements) buildHealth() {
+	h, d, w := table.DestinationHealth, table.DeliveryDestinations, table.WebhookSecrets
+	s.health = prepare(h.SELECT(h.AllColumns).WHERE(h.DestinationID.EQ(intParam("id"))))
+	s.healthOf = prepare(postgres.SELECT(h.AllColumns).
+		FROM(h.INNER_JOIN(d, d.ID.EQ(h.DestinationID))).
+		WHERE(d.OrganizationID.EQ(textParam("organization")).AND(postgres.RawBool("destination_id = any(#ids::int[])", postgres.RawArgs{"#ids": param("ids")}))).
+		ORDER_BY(h.DestinationID))
+	s.resetHealth = prepare(h.UPDATE().SET(
+		h.Status.SET(postgres.RawString("'healthy'")),
+		h.ConsecutiveFailures.SET(postgres.RawInt("0")),
+		h.DisabledAt.SET(postgres.RawTimestampz("null")),
+		h.DisabledReason.SET(postgres.RawString("null")),
+		h.CircuitBreakerState.SET(postgres.RawString("'closed'")),
+		h.CircuitBreakerOpenedAt.SET(postgres.RawTimestampz("null")),
+		h.Metadata.SET(postgres.RawString("'{}'")),
+		h.HeldAt.SET(postgres.RawTimestampz("null")),
+		h.HoldReason.SET(postgres.RawString("null")),
+		h.UpdatedAt.SET(now()),
+	).WHERE(h.DestinationID.EQ(intParam("id"))))
+	s.secrets = prepare(w.SELECT(w.AllColumns).
+		WHERE(w.DestinationID.EQ(intParam("id")).
+			AND(postgres.RawBool("is_active = 'true' and (expires_at is null or expires_at > now())"))).
+		ORDER_BY(w.IsPrimary.DESC(), w.CreatedAt.DESC(), w.ID).LIMIT(maxSecrets))
+}
+
+// Health returns the health of a destination. One that has never been attempted
+// has no row and is healthy.
+func (s *Store) Health(ctx context.Context, destinationID int32) (Health, error) {
+	h, err := one[Health](ctx, s, "reading the health of a destination", s.sql.destination.health, values{"id": destinationID})
+	if errors.Is(err, ErrNotFound) {
+		return unknownHealth(destinationID), nil
+	}
+	return h, err
+}
+
+// HealthOf returns the health of those of the destinations that are the
+// organization's and were ever attempted, by destination.
+func (s *Store) HealthOf(ctx context.Context, organization string, destinations []int32) (map[int32]Health, error) {
+	rows, err := all[Health](ctx, s, "reading the health of destinations", s.sql.destination.healthOf,
+		values{"organization": organization, "ids": destinations})
+	if err != nil {
+		return nil, err
+	}
+	byID := make(map[int32]Health, len(rows))
+	for _, row := range rows {
+		byID[row.DestinationID] = row
+	}
+	return byID, nil
+}
+
+func unknownHealth(id int32) Health {
+	return Health{DestinationID: id, Status: "healthy", LastCheckAt: time.Time{}, SuccessRate: "0", CircuitBreakerState: "closed", Metadata: "{}"}
+}
+
+// Secret is a row of webhook_secrets; SecretKey is sealed, or plain where another
+// program wrote it.
+type Secret = model.WebhookSecrets
+
+// maxSecrets bounds the signing secrets of a destination: a signature header has
+// one signature for each.
+const maxSecrets = 10
+
+// Secrets returns the signing secrets of a destination that may be used now,
+// primary first, then the newest.
+func (s *Store) Secrets(ctx context.Context, destinationID int32) ([]Secret, error) {
+	return all[Secret](ctx, s, "reading the signing secrets of a destination", s.sql.destination.secrets, values{"id": destinationID})
+}

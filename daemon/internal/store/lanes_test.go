@@ -1,0 +1,118 @@
+package store
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+func (f *fixture) renew(t *testing.T, id string, ttl time.Duration) {
+	t.Helper()
+	if _, err := f.RenewLease(t.Context(), id, "host", "1", ttl); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// kill ends a daemon's lease as if its time were over.
+func (f *fixture) expire(t *testing.T, id string) {
+	t.Helper()
+	f.exec(t, `update delivery_daemons set lease_expires_at = now() - interval '1 second' where id = $1`, id)
+}
+
+func (f *fixture) acquire(t *testing.T, id string, want []Lane, destinations ...int32) {
+	t.Helper()
+	got, err := f.AcquireLanes(t.Context(), id, destinations)
+	if err != nil {
+		t.Fatal(err)
+	}
+	byID := cmpopts.SortSlices(func(a, b Lane) bool { return a.DestinationID < b.DestinationID })
+	if diff := cmp.Diff(want, got, byID, cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("%s acquired (-want +got):\n%s", id, diff)
+	}
+}
+
+func TestLanesHaveOneOwner(t *testing.T) {
+	t.Parallel()
+	f := open(t)
+	f.acquire(t, "a", nil, 1) // no lease yet
+	f.renew(t, "a", time.Minute)
+	f.renew(t, "b", time.Minute)
+	f.acquire(t, "a", []Lane{{1, 0}, {2, 0}}, 2, 1)
+	f.acquire(t, "b", []Lane{{3, 0}}, 1, 2, 3)
+
+	f.expire(t, "a")
+	f.acquire(t, "b", []Lane{{1, 1}}, 1) // unclean
+	f.expire(t, "b")
+	f.renew(t, "a", time.Minute)
+	f.acquire(t, "a", []Lane{{1, 2}, {2, 0}}, 1, 2) // its own again is not unclean
+
+	if err := f.ReleaseLanes(t.Context(), "a", []int32{1}); err != nil {
+		t.Fatal(err)
+	}
+	f.renew(t, "b", time.Minute)
+	f.acquire(t, "b", []Lane{{1, 0}}, 1, 2)
+	if err := f.EndLease(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	f.acquire(t, "b", []Lane{{2, 0}}, 2)
+}
+
+// TestWhoWaitedForALaneDoesNotTakeItFromAnOwnerItCannotSee makes an acquisition
+// wait for another one whose daemon came up after the first began.
+func TestWhoWaitedForALaneDoesNotTakeItFromAnOwnerItCannotSee(t *testing.T) {
+	t.Parallel()
+	f := open(t)
+	f.renew(t, "dead", time.Minute)
+	f.acquire(t, "dead", []Lane{{1, 0}}, 1)
+	f.expire(t, "dead")
+	f.renew(t, "slow", time.Minute)
+
+	lock, err := f.sql.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Rollback(background(t))
+	if _, err := lock.Exec(t.Context(), "select 1 from delivery_lanes where destination_id = 1 for update"); err != nil {
+		t.Fatal(err)
+	}
+	type answer struct {
+		lanes []Lane
+		err   error
+	}
+	slow := make(chan answer, 1)
+	go func() {
+		lanes, err := f.AcquireLanes(t.Context(), "slow", []int32{1})
+		slow <- answer{lanes, err}
+	}()
+	f.awaitLockWaiters(t, 1)
+	// The new owner registers and takes the lane while the slow one waits.
+	if _, err := lock.Exec(t.Context(), `insert into delivery_daemons (id, host, version, lease_expires_at)
+		values ('new', 'h', '1', clock_timestamp() + interval '1 minute')`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lock.Exec(t.Context(), "update delivery_lanes set daemon_id = 'new', acquired_at = clock_timestamp() where destination_id = 1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := lock.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-slow; got.err != nil || len(got.lanes) != 0 {
+		t.Errorf("the waiting daemon got %v, %v", got.lanes, got.err)
+	}
+	if owner := query[string](t, f, "select daemon_id from delivery_lanes where destination_id = 1"); owner != "new" {
+		t.Errorf("owner = %s", owner)
+	}
+}
+
+// awaitLockWaiters returns when n statements of this database wait for a lock.
+func (f *fixture) awaitLockWaiters(t *testing.T, n int) {
+	t.Helper()
+	ctx := background(t)
+	for query[int](t, f, "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'") < n {
+		if ctx.Err() != nil {
+			t.Fatal("nobody waits for a lock")
+		}
+	}
+}
