@@ -1,0 +1,155 @@
+package webhook
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tidwall/gjson"
+
+	"github.com/deliveryd/deliveryd/sdk/transport"
+)
+
+const (
+	// maxExcerpt is what is kept of an answer.
+	maxExcerpt = 4 << 10
+	// maxDrain is how much of the rest is read to keep the connection; past
+	// that, a new connection is cheaper.
+	maxDrain = 64 << 10
+	// bodyTimeout bounds reading the answer: the status is known by then, and
+	// a peer that drips its body must not hold a slot until the deadline.
+	bodyTimeout = 5 * time.Second
+	// maxRetryAfter is the contract's bound.
+	maxRetryAfter = 24 * time.Hour
+)
+
+var excerpts = sync.Pool{New: func() any { return new([maxExcerpt]byte) }}
+
+// answered turns a response into a receipt or a classified error.
+func (w *webhook) answered(receipt transport.Receipt, response *http.Response) (transport.Receipt, error) {
+	excerpt := w.redact.clean(w.read(response))
+	status := response.StatusCode
+	if status/100 == 2 {
+		receipt.Status, receipt.Excerpt = status, excerpt
+		receipt.Reference = reference(response.Header, excerpt)
+		return receipt, nil
+	}
+	return receipt, refused(response, excerpt, time.Now())
+}
+
+// read gives the first part of the body and leaves the connection reusable
+// where the rest is short.
+func (w *webhook) read(response *http.Response) []byte {
+	if response.ContentLength == 0 || response.Body == http.NoBody {
+		_ = response.Body.Close()
+		return nil
+	}
+	// Closing from another goroutine breaks a read that hangs.
+	guard := time.AfterFunc(w.bodyTimeout, func() { _ = response.Body.Close() })
+	defer guard.Stop()
+	defer func() { _ = response.Body.Close() }()
+	buffer := excerpts.Get().(*[maxExcerpt]byte)
+	defer excerpts.Put(buffer)
+	n, err := io.ReadFull(response.Body, buffer[:])
+	excerpt := append([]byte(nil), buffer[:n]...)
+	if err == nil {
+		_, _ = io.CopyN(io.Discard, response.Body, maxDrain)
+	}
+	return excerpt
+}
+
+// refused classifies a status that is not 2xx (DESIGN 5). What would dead-letter
+// a whole queue because of one wrong setting is never PERMANENT.
+func refused(response *http.Response, excerpt []byte, now time.Time) error {
+	status := response.StatusCode
+	options := []transport.Option{
+		transport.WithCode("http." + strconv.Itoa(status)), transport.WithStatus(status), transport.WithExcerpt(excerpt),
+		transport.WithRetryAfter(retryAfter(response.Header.Get("Retry-After"), now)),
+	}
+	err := errors.New("the peer answered " + statusText(status))
+	switch status {
+	case http.StatusMovedPermanently, http.StatusPermanentRedirect:
+		return transport.ConfigError(fmt.Errorf("%w: it moved to %s; redirects are not followed", err, location(response)), options...)
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired:
+		return transport.Auth(err, options...)
+	case http.StatusMethodNotAllowed:
+		return transport.ConfigError(err, options...)
+	case http.StatusGone:
+		return transport.Permanent(err, append(options, transport.WithDisable())...)
+	case http.StatusTooManyRequests:
+		return transport.RateLimited(err, options...)
+	case http.StatusPaymentRequired, http.StatusNotFound, http.StatusRequestTimeout, http.StatusConflict,
+		http.StatusMisdirectedRequest, http.StatusLocked, http.StatusFailedDependency, http.StatusTooEarly:
+		return transport.Transient(err, options...)
+	}
+	switch status / 100 {
+	case 3:
+		return transport.Transient(fmt.Errorf("%w to %s; redirects are not followed", err, location(response)), options...)
+	case 4:
+		return transport.Permanent(err, options...)
+	}
+	return transport.Transient(err, options...)
+}
+
+func statusText(status int) string {
+	if text := http.StatusText(status); text != "" {
+		return strconv.Itoa(status) + " " + text
+	}
+	return strconv.Itoa(status)
+}
+
+// location names where a redirect leads, without its query: that may hold a token.
+func location(response *http.Response) string {
+	u, err := url.Parse(response.Header.Get("Location"))
+	if err != nil || u.String() == "" {
+		return "nowhere"
+	}
+	if response.Request != nil && response.Request.URL != nil {
+		u = response.Request.URL.ResolveReference(u)
+	}
+	return strconv.Quote((&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String())
+}
+
+// retryAfter reads both forms of RFC 9110, 10.2.3; 0 where there is none.
+func retryAfter(value string, now time.Time) time.Duration {
+	value = strings.TrimSpace(value)
+	if value == "" {
+		return 0
+	}
+	if strings.Trim(value, "0123456789") == "" {
+		seconds, err := strconv.ParseInt(value, 10, 64)
+		if err != nil || seconds > int64(maxRetryAfter/time.Second) {
+			return maxRetryAfter // all digits, so the only error is that they are too many
+		}
+		return time.Duration(seconds) * time.Second
+	}
+	at, err := http.ParseTime(value)
+	if err != nil {
+		return 0
+	}
+	return min(max(at.Sub(now), 0), maxRetryAfter)
+}
+
+// reference finds the peer's own name for what it took.
+func reference(header http.Header, body []byte) string {
+	for _, name := range [...]string{"X-Request-Id", "X-Correlation-Id", "X-Trace-Id", "Request-Id", "Correlation-Id", "Trace-Id"} {
+		if values := header[name]; len(values) > 0 && values[0] != "" {
+			return values[0]
+		}
+	}
+	if len(body) == 0 || body[0] != '{' || len(body) == maxExcerpt || !gjson.ValidBytes(body) {
+		return ""
+	}
+	for _, name := range [...]string{"id", "request_id", "requestId", "message_id", "messageId", "event_id", "eventId", "reference"} {
+		if v := gjson.GetBytes(body, name); v.Type == gjson.String || v.Type == gjson.Number {
+			return v.String()
+		}
+	}
+	return ""
+}

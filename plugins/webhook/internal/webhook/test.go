@@ -1,0 +1,121 @@
+package webhook
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/deliveryd/deliveryd/sdk/transport"
+)
+
+// expirySoon is when a certificate is worth a warning.
+const expirySoon = 14 * 24 * time.Hour
+
+// TestConnection tries dns, tcp, tls and http. Without ping it sends a HEAD
+// request, which carries nothing; with ping, a signed event that says so.
+func (w *webhook) TestConnection(ctx context.Context, ping bool) []transport.Step {
+	var steps transport.Steps
+	var conn net.Conn
+	defer func() {
+		if conn != nil {
+			_ = conn.Close()
+		}
+	}()
+	ok := steps.Run("dns", func() (string, error) { return w.tryDNS(ctx) }) &&
+		steps.Run("tcp", func() (detail string, err error) {
+			conn, detail, err = w.tryTCP(ctx)
+			return detail, err
+		})
+	if ok && w.url.Scheme == "https" {
+		ok = steps.Run("tls", func() (string, error) { return w.tryTLS(ctx, conn) })
+	}
+	if ok {
+		steps.Run("http", func() (string, error) { return w.tryHTTP(ctx, ping) })
+	}
+	return steps.All()
+}
+
+func (w *webhook) tryDNS(ctx context.Context) (string, error) {
+	host := w.url.Hostname()
+	addresses, err := w.egress.Resolve(ctx, host)
+	if err != nil {
+		return "", transport.Network(err)
+	}
+	var blocked error
+	texts := make([]string, len(addresses))
+	for i, address := range addresses {
+		texts[i] = address.String()
+		if err := w.egress.Check(host, address); err != nil && blocked == nil {
+			blocked = err
+		} else if err == nil {
+			return host + " is " + strings.Join(texts[:i+1], ", "), nil
+		}
+	}
+	return "", transport.Network(blocked)
+}
+
+func (w *webhook) tryTCP(ctx context.Context) (net.Conn, string, error) {
+	port := w.url.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[w.url.Scheme]
+	}
+	conn, err := w.egress.DialContext(ctx, "tcp", net.JoinHostPort(w.url.Hostname(), port))
+	if err != nil {
+		return nil, "", transport.Network(err)
+	}
+	return conn, "connected to " + conn.RemoteAddr().String(), nil
+}
+
+func (w *webhook) tryTLS(ctx context.Context, conn net.Conn) (string, error) {
+	config := w.client.TLSClientConfig.Clone()
+	config.ServerName = w.url.Hostname()
+	secured := tls.Client(conn, config)
+	if err := secured.HandshakeContext(ctx); err != nil {
+		if e := (*transport.Error)(nil); errors.As(transport.Network(err), &e) {
+			return "", transport.Network(err)
+		}
+		return "", transport.Unavailable(err, transport.WithCode("tls.failed"))
+	}
+	state := secured.ConnectionState()
+	return certificateDetail(state, time.Now()), nil
+}
+
+func certificateDetail(state tls.ConnectionState, now time.Time) string {
+	ends := state.PeerCertificates[0].NotAfter
+	detail := fmt.Sprintf("%s; certificate valid until %s", tls.VersionName(state.Version), ends.UTC().Format(time.DateOnly))
+	if left := ends.Sub(now); left < expirySoon {
+		detail = fmt.Sprintf("WARNING: the certificate expires in %d days. %s", int(left.Hours()/24), detail)
+	}
+	return detail
+}
+
+func (w *webhook) tryHTTP(ctx context.Context, ping bool) (string, error) {
+	if ping {
+		receipt, err := w.Deliver(ctx, pingDelivery())
+		return fmt.Sprintf("the signed ping was answered with %s", statusText(receipt.Status)), err
+	}
+	r := w.template.WithContext(ctx)
+	r.Method, r.Header = http.MethodHead, http.Header{"User-Agent": {userAgent}}
+	response, err := w.client.RoundTrip(r)
+	if err != nil {
+		return "", failed(err, false, ctx.Err() != nil)
+	}
+	_ = response.Body.Close()
+	if response.StatusCode/100 == 5 {
+		return "", refused(response, nil, time.Now())
+	}
+	return "HEAD was answered with " + statusText(response.StatusCode), nil
+}
+
+func pingDelivery() *transport.Delivery {
+	return &transport.Delivery{
+		ID: "ping_" + rand.Text(), Attempt: 1, Type: "deliveryd.ping", CreatedAt: time.Now(),
+		ContentType: "application/json", Data: []byte(`{"ping":true}`),
+	}
+}
