@@ -1,0 +1,151 @@
+// Package api is the HTTP face of the daemon: it turns requests into calls of
+// the services behind it, and their results and errors into answers. Its
+// operations are declared with huma, which writes the OpenAPI document from the
+// same Go types that encode the answers.
+//
+// It must never decide what a delivery or a destination may do (the services
+// do), let a caller see or touch what belongs to another organization than its
+// key's, put a secret or another's error text into an answer, or read more of a
+// request than its bounds say.
+package api
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Deliveries takes and shows deliveries. Its errors may be *Problem, wrap a
+// sentinel of the store, or be anything else, which is then an internal error.
+type Deliveries interface {
+	Submit(ctx context.Context, caller Caller, s *Submission) (*Accepted, error)
+	// SubmitBatch returns one result per submission, in order.
+	SubmitBatch(ctx context.Context, caller Caller, all []*Submission) ([]BatchItem, error)
+	Get(ctx context.Context, caller Caller, id string) (*Delivery, error)
+	List(ctx context.Context, caller Caller, filter DeliveryFilter) (*DeliveryPage, error)
+}
+
+// DeliveryFilter chooses deliveries. Zero fields choose all.
+type DeliveryFilter struct {
+	Status        string
+	Destination   string
+	CorrelationID string
+	Since, Until  time.Time
+	Cursor        string
+	Limit         int
+}
+
+// Destinations shows and operates destinations. Its errors are as those of
+// Deliveries.
+type Destinations interface {
+	List(ctx context.Context, caller Caller) ([]Destination, error)
+	Get(ctx context.Context, caller Caller, ref string) (*Destination, error)
+	Pause(ctx context.Context, caller Caller, ref string) (*Destination, error)
+	Resume(ctx context.Context, caller Caller, ref string) (*Destination, error)
+	Test(ctx context.Context, caller Caller, ref string) (*TestResult, error)
+	Lanes(ctx context.Context, caller Caller) ([]Lane, error)
+}
+
+// Services is what the API answers with.
+type Services struct {
+	Deliveries   Deliveries
+	Destinations Destinations
+	// Reload reads the configuration again.
+	Reload func(ctx context.Context) (*ReloadReport, error)
+	// Ready returns an error that says what is missing before work can be done.
+	Ready func(ctx context.Context) error
+}
+
+// Limits bounds requests.
+type Limits struct {
+	// Body is the most bytes of a request's body. No default.
+	Body int64
+	// Batch is the most deliveries in one batch. No default.
+	Batch int
+}
+
+// Options are what an API needs from its first moment; the services come with
+// Serve.
+type Options struct {
+	Logger *slog.Logger
+	// Metrics is where the API's own metrics are registered.
+	Metrics prometheus.Registerer
+	// MetricsHandler answers GET /metrics.
+	MetricsHandler http.Handler
+	Version        string
+	Keys           *Keys
+	Limits         Limits
+}
+
+// API is an http.Handler. It answers from the start, so that an orchestrator can
+// tell a daemon that waits for its database from one that hangs.
+type API struct {
+	log       *slog.Logger
+	mux       *http.ServeMux
+	huma      huma.API
+	bodies    *bodies
+	keys      atomic.Pointer[Keys]
+	limits    atomic.Pointer[Limits]
+	services  atomic.Pointer[Services]
+	stopping  atomic.Bool
+	durations *prometheus.HistogramVec
+	version   string
+	spec      spec
+}
+
+// New returns an API that has no services yet: operations answer 503.
+func New(o Options) (*API, error) {
+	a := &API{log: o.Logger, mux: http.NewServeMux(), version: o.Version}
+	a.SetKeys(o.Keys)
+	a.SetLimits(o.Limits)
+	a.durations = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Namespace: "deliveryd", Name: "http_request_duration_seconds",
+		Help:    "Time from the headers of a request to its answer.",
+		Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+	}, []string{"route", "status"})
+	if err := o.Metrics.Register(a.durations); err != nil {
+		return nil, err
+	}
+	a.huma = humago.New(a.mux, humaConfig(o.Version))
+	a.bodies = newBodies(a.huma.OpenAPI().Components.Schemas)
+	a.registerDeliveries()
+	a.registerDestinations()
+	a.registerDaemon(o.MetricsHandler)
+	a.mux.HandleFunc("/", a.notFound)
+	return a, a.buildSpec()
+}
+
+func humaConfig(version string) huma.Config {
+	config := huma.DefaultConfig("deliveryd", version)
+	config.Info.Description = "Takes things that must arrive and delivers them, reliably and provably."
+	// Its documentation page loads scripts from a CDN; the schema links would
+	// add a member to every answer; the document is served by this package.
+	config.DocsPath, config.SchemasPath, config.OpenAPIPath = "", "", ""
+	config.CreateHooks, config.Transformers = nil, nil
+	config.RejectUnknownQueryParameters = true
+	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		securityScheme: {Type: "http", Scheme: "bearer", Description: "The token of an api_key"},
+	}
+	return config
+}
+
+const securityScheme = "api_key"
+
+// Serve gives the API its services: from now on it is ready.
+func (a *API) Serve(s *Services) { a.services.Store(s) }
+
+// Stopping makes the API say that it is not ready, so that no new work is sent
+// here; requests are still answered.
+func (a *API) Stopping() { a.stopping.Store(true) }
+
+// SetKeys changes who may call.
+func (a *API) SetKeys(keys *Keys) { a.keys.Store(keys) }
+
+// SetLimits changes the bounds of requests.
+func (a *API) SetLimits(limits Limits) { a.limits.Store(&limits) }

@@ -1,0 +1,108 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"reflect"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/deliveryd/deliveryd/daemon/internal/store"
+)
+
+// operation declares one operation of the API.
+type operation struct {
+	id, method, path string
+	summary          string
+	description      string
+	tag              string
+	permission       permission
+	status           int // of success; 200 if 0
+	errors           []int
+	body             reflect.Type // of the JSON body; nil: none
+}
+
+// Scope is the input that every operation has.
+type Scope struct {
+	Organization string `query:"organization" maxLength:"255" doc:"Only with a key of all organizations: the one that is meant"`
+}
+
+// retryUnavailable is how long a client should wait for a database or a start.
+const retryUnavailable = 2 * time.Second
+
+// register adds an operation whose handler is only called for a caller that may
+// do it, with the services there.
+func register[I, O any](a *API, op operation, handler func(context.Context, *Services, Caller, *I) (*O, error)) {
+	declared := huma.Operation{
+		OperationID: op.id, Method: op.method, Path: op.path, Summary: op.summary, Description: op.description,
+		Tags: []string{op.tag}, DefaultStatus: op.status,
+		Errors:      append([]int{http.StatusUnauthorized, http.StatusForbidden, http.StatusServiceUnavailable}, op.errors...),
+		Security:    []map[string][]string{{securityScheme: {}}},
+		Middlewares: huma.Middlewares{a.guard(op.permission)},
+	}
+	huma.Register(a.huma, declared, func(ctx context.Context, input *I) (*O, error) {
+		r := requestOf(ctx)
+		services := a.services.Load()
+		if services == nil {
+			return nil, unavailable(nil, retryUnavailable, "The daemon is starting.").withRequest(ctx)
+		}
+		output, err := handler(ctx, services, r.caller, input)
+		if err != nil {
+			return nil, a.problem(ctx, err)
+		}
+		return output, nil
+	})
+	if op.body != nil {
+		a.documentBody(op)
+	}
+}
+
+// documentBody tells the OpenAPI document of a body that huma does not read.
+// It works because huma looks for a body only while it registers.
+func (a *API) documentBody(op operation) {
+	registry := a.huma.OpenAPI().Components.Schemas
+	a.huma.OpenAPI().Paths[op.path].Post.RequestBody = &huma.RequestBody{
+		Required: true,
+		Content:  map[string]*huma.MediaType{"application/json": {Schema: registry.Schema(op.body, true, op.body.Name())}},
+	}
+}
+
+// guard authenticates before huma looks at anything else of a request.
+func (a *API) guard(p permission) func(huma.Context, func(huma.Context)) {
+	return func(ctx huma.Context, next func(huma.Context)) {
+		r := requestOf(ctx.Context())
+		if problem := a.authenticate(r, p); problem != nil {
+			writeProblem(r, problem)
+			return
+		}
+		next(ctx)
+	}
+}
+
+// problem turns an error of a service into what the client is told.
+func (a *API) problem(ctx context.Context, err error) *Problem {
+	p := toProblem(err)
+	p.withRequest(ctx)
+	if p.Status >= http.StatusInternalServerError && p.cause != nil && ctx.Err() == nil {
+		a.log.Error("request failed", "request_id", p.RequestID, "code", string(p.Code), "error", p.cause)
+	}
+	return p
+}
+
+func toProblem(err error) *Problem {
+	var known *Problem
+	switch {
+	case errors.As(err, &known):
+		return known
+	case errors.Is(err, store.ErrNotFound):
+		return newProblem(http.StatusNotFound, CodeNotFound, "There is no such thing in this organization.")
+	case errors.Is(err, store.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
+		return unavailable(err, retryUnavailable, "The database cannot be reached now; nothing was changed as far as is known. Try again, with the same idempotency key if you sent one.")
+	case errors.Is(err, context.Canceled):
+		// Nobody reads this answer: the client went away.
+		return unavailable(nil, retryUnavailable, "The request was cancelled.")
+	}
+	return internalProblem(err)
+}

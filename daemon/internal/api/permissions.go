@@ -1,0 +1,41 @@
+package api
+
+import "slices"
+
+// permission is what an operation asks of its caller's role.
+type permission string
+
+const (
+	submitDeliveries    permission = "submit deliveries"
+	readDeliveries      permission = "read deliveries"
+	readDestinations    permission = "read destinations"
+	operateDestinations permission = "pause, resume or test destinations"
+	readLanes           permission = "read lanes"
+	readMetrics         permission = "read metrics"
+	reloadConfig        permission = "reload the configuration"
+)
+
+// permissions says which roles may do what. It is a function and not a variable
+// so that nothing can change it.
+func permissions(p permission) []Role {
+	switch p {
+	case submitDeliveries:
+		return []Role{Admin, Producer}
+	case readDeliveries, readDestinations:
+		return []Role{Admin, Operator, Producer, Viewer}
+	case operateDestinations:
+		return []Role{Admin, Operator}
+	case readLanes, readMetrics:
+		return []Role{Admin, Operator, Viewer}
+	case reloadConfig:
+		return []Role{Admin}
+	}
+	return nil
+}
+
+// fleetWide reports whether a permission concerns every organization at once, so
+// that only a key of all organizations has it.
+func fleetWide(p permission) bool { return p == readMetrics || p == reloadConfig }
+
+// allowed reports whether a role has a permission.
+func allowed(role Role, p permission) bool { return slices.Contains(permissions(p), role) }
