@@ -1,0 +1,332 @@
+package pluginhost
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	transportv1 "github.com/deliveryd/deliveryd/gen/transport/v1"
+)
+
+const (
+	openTimeout     = 10 * time.Second
+	validateTimeout = 5 * time.Second
+	testTimeout     = 2 * time.Minute
+	parallelOpens   = 8
+	maxTestSteps    = 32
+	// maxOpenTimeouts instances may hang in Open before the process itself
+	// counts as broken.
+	maxOpenTimeouts = 3
+)
+
+type instanceKey struct {
+	id         string
+	generation uint64
+}
+
+func keyOf(ref *transportv1.InstanceRef) instanceKey {
+	return instanceKey{id: ref.GetId(), generation: ref.GetGeneration()}
+}
+
+// refusals holds which instances a process does not serve, and why. Immutable.
+type refusals struct {
+	reasons map[instanceKey]string
+}
+
+// Describe gives what the plugin said about itself, also while it is down. The
+// caller must not change it. ErrUnavailable when it has never been up.
+func (h *Host) Describe(transport string) (*transportv1.DescribeResponse, error) {
+	s, err := h.lookup(transport)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	described := s.described
+	s.mu.Unlock()
+	if described == nil {
+		return nil, s.unavailable()
+	}
+	return described, nil
+}
+
+// Validate asks the plugin about a configuration, a JSON object. An empty list
+// means valid. Errors are those of the plugin or of the transport, never of
+// the configuration.
+func (h *Host) Validate(ctx context.Context, transport string, configJSON []byte) ([]*transportv1.Diagnostic, error) {
+	s, err := h.lookup(transport)
+	if err != nil {
+		return nil, err
+	}
+	p, err := s.use()
+	if err != nil {
+		return nil, err
+	}
+	defer p.release()
+	return p.validate(ctx, configJSON)
+}
+
+func (p *process) validate(ctx context.Context, configJSON []byte) ([]*transportv1.Diagnostic, error) {
+	ctx, cancel := context.WithTimeout(ctx, validateTimeout)
+	defer cancel()
+	response, err := p.rpc.Validate(ctx, &transportv1.ValidateRequest{Config: &transportv1.Config{Json: configJSON}})
+	if err != nil {
+		return nil, p.callError("validating a configuration", err)
+	}
+	return cleanDiagnostics(response.GetDiagnostics(), p.log.clean), nil
+}
+
+// Open opens an instance: one generation of a destination's configuration. The
+// host remembers it and opens it again in each process that replaces this one,
+// until Close. With ErrUnavailable the instance is remembered too and opened
+// when the transport becomes ready; should it be refused then, its items get
+// results of class CONFIG. With any other error, of which *DiagnosticsError
+// means that the plugin refuses the configuration, nothing is remembered.
+// Warnings of the plugin are logged.
+func (h *Host) Open(ctx context.Context, transport string, req *transportv1.OpenRequest) error {
+	if req.GetInstance().GetId() == "" || req.GetConfig() == nil {
+		return fmt.Errorf("opening an instance of %q: %w: it needs an instance id and a config", transport, ErrInvalidRequest)
+	}
+	s, err := h.lookup(transport)
+	if err != nil {
+		return err
+	}
+	req = proto.CloneOf(req)
+	if req.GetEgress() == nil {
+		req.Egress = h.options.Egress
+	}
+	s.remember(req)
+	p, err := s.use()
+	if err != nil {
+		return err
+	}
+	defer p.release()
+	err = p.open(ctx, req)
+	if err != nil && !errors.Is(err, ErrUnavailable) {
+		s.forget(req)
+	}
+	return err
+}
+
+// open opens an instance in one process.
+func (p *process) open(ctx context.Context, req *transportv1.OpenRequest) error {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	response, err := p.rpc.Open(ctx, req)
+	if err != nil {
+		return p.callError(fmt.Sprintf("opening instance %s", req.GetInstance().GetId()), err)
+	}
+	diagnostics := cleanDiagnostics(response.GetDiagnostics(), p.log.clean)
+	if hasError(diagnostics) {
+		return &DiagnosticsError{Transport: p.name, Diagnostics: diagnostics}
+	}
+	for _, d := range diagnostics {
+		p.log.logger.Warn("plugin warns of a configuration", "organization", req.GetOrganizationId(), "destination", req.GetLabel(), "summary", d.GetSummary(), "detail", d.GetDetail())
+	}
+	return nil
+}
+
+// Close closes an instance after what is in flight has ended, at the latest
+// when ctx does. Closing an unknown instance succeeds.
+func (h *Host) Close(ctx context.Context, transport string, ref *transportv1.InstanceRef) error {
+	s, err := h.lookup(transport)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	delete(s.instances, keyOf(ref))
+	s.mu.Unlock()
+	p, err := s.use()
+	if err != nil {
+		return nil // no process, no instance
+	}
+	defer p.release()
+	return p.closeInstance(ctx, ref)
+}
+
+func (p *process) closeInstance(ctx context.Context, ref *transportv1.InstanceRef) error {
+	if _, err := p.rpc.Close(ctx, &transportv1.CloseRequest{Instance: ref}); err != nil {
+		return p.callError(fmt.Sprintf("closing instance %s", ref.GetId()), err)
+	}
+	return nil
+}
+
+// TestConnection has the plugin try the real peer of an open instance. The
+// answer may name a failed step; the error is the plugin's own.
+func (h *Host) TestConnection(ctx context.Context, transport string, ref *transportv1.InstanceRef, ping bool) (*transportv1.TestConnectionResponse, error) {
+	s, err := h.lookup(transport)
+	if err != nil {
+		return nil, err
+	}
+	p, err := s.use()
+	if err != nil {
+		return nil, err
+	}
+	defer p.release()
+	ctx, cancel := context.WithTimeout(ctx, testTimeout)
+	defer cancel()
+	if err := s.openRefused(ctx, p, ref); err != nil {
+		return nil, err
+	}
+	response, err := p.rpc.TestConnection(ctx, &transportv1.TestConnectionRequest{Instance: ref, Ping: ping})
+	if err != nil {
+		return nil, p.callError(fmt.Sprintf("testing the connection of instance %s", ref.GetId()), err)
+	}
+	response.Steps = response.GetSteps()[:min(len(response.GetSteps()), maxTestSteps)]
+	for _, step := range response.GetSteps() {
+		step.Name = p.log.clean(step.GetName(), 64)
+		step.Detail = p.log.clean(step.GetDetail(), maxTextBytes)
+		if step.GetFailure() != nil {
+			clipFailure(step.GetFailure())
+		}
+	}
+	return response, nil
+}
+
+// openRefused tries once more to open an instance that p refused at its start:
+// a test of the connection is how an operator asks whether things are well now.
+func (s *supervisor) openRefused(ctx context.Context, p *process, ref *transportv1.InstanceRef) error {
+	refused := p.refusals.Load()
+	if refused == nil || refused.reasons[keyOf(ref)] == "" {
+		return nil
+	}
+	s.mu.Lock()
+	req := s.instances[keyOf(ref)]
+	s.mu.Unlock()
+	if req == nil {
+		return nil
+	}
+	err := p.open(ctx, req)
+	p.noteRefusal(ref, err)
+	return err
+}
+
+// callError makes the error of a failed call: ErrUnavailable when the process
+// is gone, else the plugin's words, cleaned.
+func (p *process) callError(doing string, err error) error {
+	text := errors.New(p.log.clean(status.Convert(err).Message(), maxTextBytes))
+	switch status.Code(err) {
+	case codes.Unavailable:
+		return fmt.Errorf("transport %q: %s: %w: %w", p.name, doing, ErrUnavailable, text)
+	case codes.DeadlineExceeded:
+		return fmt.Errorf("transport %q: %s: %w: the plugin did not answer in time", p.name, doing, context.DeadlineExceeded)
+	case codes.Canceled:
+		return fmt.Errorf("transport %q: %s: %w", p.name, doing, context.Canceled)
+	case codes.Unimplemented:
+		return fmt.Errorf("transport %q: %s: the plugin does not support it", p.name, doing)
+	default:
+		return fmt.Errorf("transport %q: %s: the plugin failed: %w", p.name, doing, text)
+	}
+}
+
+func (s *supervisor) remember(req *transportv1.OpenRequest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.instances[keyOf(req.GetInstance())] = req
+}
+
+// forget forgets req, unless a later request has taken its place.
+func (s *supervisor) forget(req *transportv1.OpenRequest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if key := keyOf(req.GetInstance()); s.instances[key] == req {
+		delete(s.instances, key)
+	}
+}
+
+// complete opens in p all instances that the host remembers and p does not
+// have. Instances that it refuses are noted: one bad configuration must not
+// keep the others from being served. With serve, p serves from the moment at
+// which nothing is missing, so that no Open can fall between the two. The error
+// means that the process is of no use.
+func (s *supervisor) complete(ctx context.Context, p *process, serve bool) error {
+	for {
+		missing, closed := s.difference(p, serve)
+		for _, ref := range closed {
+			if err := p.closeInstance(ctx, ref); err != nil {
+				s.logger.Warn("closing an instance that was closed during the start", "error", err)
+			}
+			delete(p.opened, keyOf(ref))
+		}
+		if len(missing) == 0 {
+			return nil
+		}
+		if err := s.openMissing(ctx, p, missing); err != nil {
+			return err
+		}
+		for _, req := range missing {
+			p.opened[keyOf(req.GetInstance())] = req
+		}
+	}
+}
+
+// difference compares what is remembered with what p has open.
+func (s *supervisor) difference(p *process, serve bool) (missing []*transportv1.OpenRequest, closed []*transportv1.InstanceRef) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key, req := range s.instances {
+		if p.opened[key] != req {
+			missing = append(missing, req)
+		}
+	}
+	for key, req := range p.opened {
+		if s.instances[key] == nil {
+			closed = append(closed, req.GetInstance())
+		}
+	}
+	if serve && len(missing) == 0 {
+		s.serving.Store(p)
+	}
+	return missing, closed
+}
+
+// openMissing opens instances in parallel and notes those that are refused.
+func (s *supervisor) openMissing(ctx context.Context, p *process, missing []*transportv1.OpenRequest) error {
+	var timeouts atomic.Int32
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallelOpens)
+	for _, req := range missing {
+		group.Go(func() error {
+			err := p.open(ctx, req)
+			if errors.Is(err, context.DeadlineExceeded) && timeouts.Add(1) > maxOpenTimeouts {
+				return err
+			}
+			if ctx.Err() != nil || errors.Is(err, ErrUnavailable) {
+				return errors.Join(ctx.Err(), err)
+			}
+			if err != nil {
+				s.logger.Error("plugin refuses an instance that is in use", "organization", req.GetOrganizationId(), "destination", req.GetLabel(), "reason", err.Error())
+			}
+			p.noteRefusal(req.GetInstance(), err)
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// noteRefusal keeps why an instance is not open in this process; nil: it is.
+func (p *process) noteRefusal(ref *transportv1.InstanceRef, reason error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	previous := p.refusals.Load()
+	if previous == nil && reason == nil {
+		return
+	}
+	next := &refusals{reasons: make(map[instanceKey]string)}
+	if previous != nil {
+		maps.Copy(next.reasons, previous.reasons)
+	}
+	if reason != nil {
+		next.reasons[keyOf(ref)] = reason.Error()
+	} else {
+		delete(next.reasons, keyOf(ref))
+	}
+	p.refusals.Store(next)
+}
