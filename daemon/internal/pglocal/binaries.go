@@ -29,17 +29,20 @@ func (b binaries) path(name string) string { return filepath.Join(b.dir, name) }
 // findBinaries returns the binaries to use. want is the major version that made the data directory, 0 for none yet: any
 // version will do, and the first found wins. An explicit directory is never overruled by a search.
 func findBinaries(ctx context.Context, explicit string, want int) (binaries, error) {
-	dirs := []string{explicit}
-	if explicit == "" {
-		dirs = candidateDirs(ctx)
+	if explicit != "" {
+		b, err := inspect(ctx, explicit)
+		if err != nil {
+			return binaries{}, fmt.Errorf("%w in the directory that was set, %s: %w", ErrNoBinaries, explicit, err)
+		}
+		return choose([]binaries{b}, want)
 	}
+	return search(ctx, candidateDirs(ctx), want)
+}
+
+func search(ctx context.Context, dirs []string, want int) (binaries, error) {
 	var found []binaries
 	for _, dir := range dirs {
-		b, err := inspect(ctx, dir)
-		if err != nil && explicit != "" {
-			return binaries{}, fmt.Errorf("%w in the directory that was set, %s: %w", ErrNoBinaries, dir, err)
-		}
-		if err == nil {
+		if b, err := inspect(ctx, dir); err == nil {
 			found = append(found, b)
 		}
 	}

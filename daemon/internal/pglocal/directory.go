@@ -205,10 +205,11 @@ func (d *directory) readPostmasterFile() ([]string, error) {
 	return strings.Split(string(data), "\n"), nil
 }
 
-// alive reports whether a process exists, of whichever user.
+// alive reports whether a process runs, of whichever user. One that has ended and waits for its parent does not: an
+// orphan's new parent, the first process of a container, may never ask.
 func alive(pid int) bool {
 	err := syscall.Kill(pid, 0)
-	return err == nil || errors.Is(err, syscall.EPERM)
+	return (err == nil || errors.Is(err, syscall.EPERM)) && !defunct(pid)
 }
 
 // prepareSocketDir makes the directory of the socket, for the server's user alone (root may always enter).

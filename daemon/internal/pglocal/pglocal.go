@@ -88,6 +88,9 @@ type Cluster struct {
 // Errors wrap ErrNoBinaries, ErrInUse or ErrVersion where they apply.
 func Start(ctx context.Context, opts Options) (_ *Cluster, err error) {
 	opts = opts.withDefaults()
+	if err := checkSettings(opts.Settings); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, opts.StartTimeout,
 		fmt.Errorf("PostgreSQL did not answer within %s", opts.StartTimeout))
 	defer cancel()

@@ -64,6 +64,16 @@ func settings(memory int64, durable bool) map[string]string {
 	return s
 }
 
+// checkSettings refuses what would write more than one line into the configuration file.
+func checkSettings(settings map[string]string) error {
+	for name, value := range settings {
+		if !settingName.MatchString(name) || strings.ContainsAny(value, "\n\r\x00") {
+			return fmt.Errorf("PostgreSQL setting %q = %q: want a name of letters, digits, _ and . and a value of one line", name, value)
+		}
+	}
+	return nil
+}
+
 func megabytes(bytes int64) string { return strconv.FormatInt(bytes/mib, 10) + "MB" }
 
 // writeConfig replaces the server's configuration files, so that a setting from an older deliveryd never lingers.
@@ -72,12 +82,7 @@ func (c *Cluster) writeConfig(ctx context.Context, port int, socketDir string) e
 	if c.supportsLZ4(ctx) {
 		all["wal_compression"] = "lz4"
 	}
-	for name, value := range c.opts.Settings {
-		if !settingName.MatchString(name) || strings.ContainsAny(value, "\n\r\x00") {
-			return fmt.Errorf("PostgreSQL setting %q = %q: want a name of letters, digits, _ and . and a value of one line", name, value)
-		}
-		all[name] = value
-	}
+	maps.Copy(all, c.opts.Settings)
 	all["port"] = strconv.Itoa(port)
 	all["unix_socket_directories"] = socketDir
 

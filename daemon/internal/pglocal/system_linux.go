@@ -30,25 +30,36 @@ func servesDirectory(pid int, data string) (serves, known bool) {
 	return err == nil && cwd == resolved, err == nil
 }
 
+// defunct reports whether a process has ended and only waits for its parent to ask how.
+func defunct(pid int) bool {
+	fields := processStat(strconv.Itoa(pid))
+	return len(fields) > 0 && (fields[0] == "Z" || fields[0] == "X")
+}
+
 // childrenOf lists the processes whose parent is pid.
 func childrenOf(pid int) []int {
 	var children []int
-	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
-	for _, stat := range stats {
-		data, err := os.ReadFile(stat)
-		if err != nil {
-			continue // ended meanwhile
-		}
-		// pid (comm) state ppid ...; comm may hold anything, also ") ".
-		fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
-		if len(fields) < 2 || fields[1] != strconv.Itoa(pid) {
+	processes, _ := filepath.Glob("/proc/[0-9]*")
+	for _, process := range processes {
+		name := filepath.Base(process)
+		if fields := processStat(name); len(fields) < 2 || fields[1] != strconv.Itoa(pid) {
 			continue
 		}
-		if child, err := strconv.Atoi(filepath.Base(filepath.Dir(stat))); err == nil {
+		if child, err := strconv.Atoi(name); err == nil {
 			children = append(children, child)
 		}
 	}
 	return children
+}
+
+// processStat returns the fields of /proc/<pid>/stat from the third on: state, parent, ... (proc_pid_stat(5)); none
+// when the process is gone. The second, the program's name in parentheses, may hold anything, also ") ".
+func processStat(pid string) []string {
+	data, err := os.ReadFile(filepath.Join("/proc", pid, "stat"))
+	if err != nil {
+		return nil
+	}
+	return strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
 }
 
 // availableMemory returns the bytes of memory that this machine or its container has.

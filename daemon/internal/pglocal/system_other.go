@@ -12,6 +12,8 @@ func dieWithParent(*syscall.SysProcAttr) {}
 
 func servesDirectory(int, string) (serves, known bool) { return false, false }
 
+func defunct(int) bool { return false }
+
 func childrenOf(int) []int { return nil }
 
 // availableMemory is a modest guess; Options.Settings overrides what follows from it.
