@@ -1,0 +1,221 @@
+// Package client talks to a running daemon over its HTTP API, for the command
+// line. It must never retry what may have been done, follow a redirect with a
+// token in hand, or print.
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/deliveryd/deliveryd/daemon/internal/api"
+	"github.com/deliveryd/deliveryd/daemon/internal/secret"
+)
+
+// ErrUnreachable is wrapped by errors that say that no daemon answered.
+var ErrUnreachable = errors.New("the daemon cannot be reached")
+
+// maxAnswer bounds what is read of an answer.
+const maxAnswer = 64 << 20
+
+// Options say how to reach the daemon.
+type Options struct {
+	// Address is host:port, or a URL with http or https. No default.
+	Address string
+	// Token is that of an api_key. No default.
+	Token secret.Value
+	// Organization is the one that a token of all organizations acts for.
+	// Defaults to the token's.
+	Organization string
+	// Timeout bounds a request. Defaults to 60 s.
+	Timeout time.Duration
+}
+
+// Client is safe for concurrent use.
+type Client struct {
+	base         string
+	token        secret.Value
+	organization string
+	http         *http.Client
+}
+
+// New returns a client; it connects with the first request.
+func New(o Options) (*Client, error) {
+	address := o.Address
+	if !strings.Contains(address, "://") {
+		address = "http://" + address
+	}
+	base, err := url.Parse(address)
+	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" || strings.Trim(base.Path, "/") != "" {
+		return nil, fmt.Errorf("the address %q must be host:port, http://host:port or https://host", o.Address)
+	}
+	if o.Timeout <= 0 {
+		o.Timeout = time.Minute
+	}
+	return &Client{
+		base: base.Scheme + "://" + base.Host, token: o.Token, organization: o.Organization,
+		http: &http.Client{
+			Timeout:       o.Timeout,
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}, nil
+}
+
+// Submit submits one delivery.
+func (c *Client) Submit(ctx context.Context, s *api.Submission) (*api.Accepted, error) {
+	return do[api.Accepted](ctx, c, http.MethodPost, "/v1/deliveries", nil, s)
+}
+
+// SubmitBatch submits many deliveries, each accepted or refused by itself.
+func (c *Client) SubmitBatch(ctx context.Context, deliveries []api.Submission) (*api.BatchResult, error) {
+	return do[api.BatchResult](ctx, c, http.MethodPost, "/v1/deliveries/batch", nil, &api.Batch{Deliveries: deliveries})
+}
+
+// Delivery shows one delivery.
+func (c *Client) Delivery(ctx context.Context, id string) (*api.Delivery, error) {
+	return do[api.Delivery](ctx, c, http.MethodGet, "/v1/deliveries/"+url.PathEscape(id), nil, nil)
+}
+
+// Deliveries lists one page of deliveries.
+func (c *Client) Deliveries(ctx context.Context, f api.DeliveryFilter) (*api.DeliveryPage, error) {
+	query := url.Values{}
+	set(query, "status", f.Status)
+	set(query, "destination", f.Destination)
+	set(query, "correlation_id", f.CorrelationID)
+	set(query, "cursor", f.Cursor)
+	if f.Limit > 0 {
+		query.Set("limit", fmt.Sprint(f.Limit))
+	}
+	if !f.Since.IsZero() {
+		query.Set("since", f.Since.Format(time.RFC3339Nano))
+	}
+	if !f.Until.IsZero() {
+		query.Set("until", f.Until.Format(time.RFC3339Nano))
+	}
+	return do[api.DeliveryPage](ctx, c, http.MethodGet, "/v1/deliveries", query, nil)
+}
+
+// Destinations lists destinations.
+func (c *Client) Destinations(ctx context.Context) ([]api.Destination, error) {
+	list, err := do[api.DestinationList](ctx, c, http.MethodGet, "/v1/destinations", nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	return list.Destinations, nil
+}
+
+// Destination shows one destination.
+func (c *Client) Destination(ctx context.Context, ref string) (*api.Destination, error) {
+	return do[api.Destination](ctx, c, http.MethodGet, destinationPath(ref, ""), nil, nil)
+}
+
+// Pause pauses a destination.
+func (c *Client) Pause(ctx context.Context, ref string) (*api.Destination, error) {
+	return do[api.Destination](ctx, c, http.MethodPost, destinationPath(ref, "/pause"), nil, nil)
+}
+
+// Resume resumes a destination.
+func (c *Client) Resume(ctx context.Context, ref string) (*api.Destination, error) {
+	return do[api.Destination](ctx, c, http.MethodPost, destinationPath(ref, "/resume"), nil, nil)
+}
+
+// Test tests a destination's connection.
+func (c *Client) Test(ctx context.Context, ref string) (*api.TestResult, error) {
+	return do[api.TestResult](ctx, c, http.MethodPost, destinationPath(ref, "/test"), nil, nil)
+}
+
+// Reload makes the daemon read its configuration again.
+func (c *Client) Reload(ctx context.Context) (*api.ReloadReport, error) {
+	return do[api.ReloadReport](ctx, c, http.MethodPost, "/v1/reload", nil, nil)
+}
+
+func destinationPath(ref, verb string) string {
+	return "/v1/destinations/" + url.PathEscape(ref) + verb
+}
+
+func set(query url.Values, name, value string) {
+	if value != "" {
+		query.Set(name, value)
+	}
+}
+
+// do makes one request. Its error is an *api.Problem where the daemon gave one.
+func do[T any](ctx context.Context, c *Client, method, path string, query url.Values, body any) (*T, error) {
+	request, err := c.request(ctx, method, path, query, body)
+	if err != nil {
+		return nil, err
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return nil, c.unreachable(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	if err != nil {
+		return nil, c.unreachable(err)
+	}
+	if response.StatusCode/100 != 2 {
+		return nil, c.refused(response, text)
+	}
+	answer := new(T)
+	if err := json.Unmarshal(text, answer); err != nil {
+		return nil, fmt.Errorf("reading the answer of %s: %w", c.base, err)
+	}
+	return answer, nil
+}
+
+func (c *Client) request(ctx context.Context, method, path string, query url.Values, body any) (*http.Request, error) {
+	var content io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return nil, fmt.Errorf("writing the request: %w", err)
+		}
+		content = bytes.NewReader(text)
+	}
+	if c.organization != "" && path != "/v1/reload" {
+		if query == nil {
+			query = url.Values{}
+		}
+		query.Set("organization", c.organization)
+	}
+	target := c.base + path
+	if len(query) > 0 {
+		target += "?" + query.Encode()
+	}
+	request, err := http.NewRequestWithContext(ctx, method, target, content)
+	if err != nil {
+		return nil, fmt.Errorf("making the request: %w", err)
+	}
+	request.Header.Set("Authorization", "Bearer "+c.token.Reveal())
+	request.Header.Set("Accept", "application/json")
+	if body != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	return request, nil
+}
+
+func (c *Client) unreachable(err error) error {
+	// The *url.Error would repeat the whole URL in front of the reason.
+	var wrapped *url.Error
+	if errors.As(err, &wrapped) {
+		err = wrapped.Err
+	}
+	return fmt.Errorf("%w at %s: %w", ErrUnreachable, c.base, err)
+}
+
+// refused reads a problem; what is not one comes from something else than a daemon.
+func (c *Client) refused(response *http.Response, text []byte) error {
+	problem := new(api.Problem)
+	if json.Unmarshal(text, problem) != nil || problem.Code == "" {
+		return fmt.Errorf("%s answered %s, and not as a deliveryd does: is the address right?", c.base, response.Status)
+	}
+	return problem
+}
