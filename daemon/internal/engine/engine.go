@@ -1,0 +1,238 @@
+// Package engine moves queued rows to plugins and records what became of them.
+//
+// One goroutine, the loop, owns all lanes and every decision about them; it
+// never waits for anything but its events. Reading rows, calling plugins,
+// recording outcomes and renewing the lease happen in other goroutines, whose
+// answers come back to the loop as events, many items in each. So there are no
+// locks around lanes, and the number of events, not the number of deliveries,
+// is what the loop costs.
+//
+//	hints, NOTIFY, discovery --> lane active --> read ready rows --> lane queue
+//	   --> dispatch (breaker, slots, rate, fair share) --> plugin call
+//	   --> results --> decision --> outcomes batch --> recorded --> slot and row free
+//
+// The engine must never hold the only copy of anything: what it knows of a row is
+// a cache of the row, and a crash at any point loses nothing but the cache. It
+// must never start an attempt on a lane that another daemon may own.
+package engine
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/deliveryd/deliveryd/daemon/internal/destination"
+	"github.com/deliveryd/deliveryd/daemon/internal/lease"
+	"github.com/deliveryd/deliveryd/daemon/internal/store"
+	transportv1 "github.com/deliveryd/deliveryd/gen/transport/v1"
+)
+
+// Queue is what the engine needs of the store.
+type Queue interface {
+	ReadReady(ctx context.Context, probes []store.Probe) ([]store.Item, error)
+	Payload(ctx context.Context, id string, attemptCount int32, limit int) (payload []byte, length int, err error)
+	Discover(ctx context.Context, f func(store.Waiting)) error
+	Record(ctx context.Context, o *store.Outcomes, keepCompleted bool) (store.Applied, error)
+	Mark(ctx context.Context, items []store.Item, count bool) error
+	Health(ctx context.Context, destinationID int32) (store.Health, error)
+	RenewLease(ctx context.Context, id, host, version string, ttl time.Duration) (store.Lease, error)
+	EndLease(ctx context.Context, id string) error
+	AcquireLanes(ctx context.Context, daemon string, destinations []int32) ([]store.Lane, error)
+	ReleaseLanes(ctx context.Context, daemon string, destinations []int32) error
+}
+
+// Destinations resolves destinations and opens their instances in plugins.
+type Destinations interface {
+	Get(ctx context.Context, id int32) (*destination.Destination, error)
+	Open(ctx context.Context, d *destination.Destination) (*transportv1.InstanceRef, error)
+	Release(transport string, ref *transportv1.InstanceRef)
+	// Disable switches a destination off for a reason that its deliveries gave.
+	Disable(ctx context.Context, id int32, reason string) error
+}
+
+// Transports calls plugins.
+type Transports interface {
+	Describe(transport string) (*transportv1.DescribeResponse, error)
+	Deliver(ctx context.Context, transport string, req *transportv1.DeliverRequest, results func([]*transportv1.Result)) error
+}
+
+// Options are the engine's settings.
+type Options struct {
+	// DaemonID names this process; unique among all daemons ever. No default.
+	DaemonID string
+	// Host and Version are shown to people.
+	Host, Version string
+	// Lease is the lease that lanes hang on. Defaults to 15 s.
+	Lease lease.Config
+	// RenewEvery is the time between renewals. Defaults to a third of the lease.
+	RenewEvery time.Duration
+	// DiscoverEvery is the time between searches for lanes with work. Defaults to 1 s.
+	DiscoverEvery time.Duration
+	// KeepCompleted keeps delivered rows in the queue as completed. Defaults to false.
+	KeepCompleted bool
+	// TransportInFlight bounds the items at work in one plugin. Defaults to 2,048.
+	TransportInFlight int
+	// MaxBuffered bounds the rows read ahead, over all lanes. Defaults to 16,384.
+	MaxBuffered int
+	// MaxBufferedBytes bounds their payloads. Defaults to 64 MiB.
+	MaxBufferedBytes int64
+	// MaxPayload bounds the payload of a row that a producer inserted by SQL, bytes
+	// of JSON text. Defaults to 10 MiB.
+	MaxPayload int
+	// MaxUnrecorded bounds the results that wait to be recorded; above it nothing
+	// new is dispatched. Defaults to 8,192.
+	MaxUnrecorded int
+	// RecordEvery is how long a result may wait for company before it is recorded.
+	// Defaults to 5 ms.
+	RecordEvery time.Duration
+	// Observer is told of what happens. Defaults to none.
+	Observer Observer
+	// Logger has no default.
+	Logger *slog.Logger
+}
+
+// Observer is told of events that metrics and alerts are made of. It is called
+// from the loop and must not wait.
+type Observer interface {
+	// Attempt: one attempt ended.
+	Attempt(d *destination.Destination, class string, took time.Duration)
+	// Recorded: outcomes were written; fenced of them found their row changed.
+	Recorded(delivered, undelivered, dead, fenced int, took time.Duration)
+	// Breaker: a circuit breaker changed its state.
+	Breaker(d *destination.Destination, from, to, reason string)
+}
+
+func (o Options) withDefaults() Options {
+	o.Lease = o.Lease.WithDefaults()
+	setDefault(&o.RenewEvery, o.Lease.TTL/3)
+	setDefault(&o.DiscoverEvery, time.Second)
+	setDefault(&o.TransportInFlight, 2048)
+	setDefault(&o.MaxBuffered, 16384)
+	setDefault(&o.MaxBufferedBytes, 64<<20)
+	setDefault(&o.MaxPayload, 10<<20)
+	setDefault(&o.MaxUnrecorded, 8192)
+	setDefault(&o.RecordEvery, 5*time.Millisecond)
+	if o.Observer == nil {
+		o.Observer = nobody{}
+	}
+	return o
+}
+
+func setDefault[T int | int64 | time.Duration](v *T, def T) {
+	if *v <= 0 {
+		*v = def
+	}
+}
+
+// nobody observes nothing.
+type nobody struct{}
+
+func (nobody) Attempt(*destination.Destination, string, time.Duration) {}
+func (nobody) Recorded(int, int, int, int, time.Duration)              {}
+func (nobody) Breaker(*destination.Destination, string, string, string) {
+}
+
+// Engine moves deliveries. Make one with New, start it with Run.
+type Engine struct {
+	o            Options
+	queue        Queue
+	destinations Destinations
+	transports   Transports
+	log          *slog.Logger
+
+	events chan func()   // to the loop
+	hints  hintBox       // to the loop, from submitters that must not wait
+	stop   chan struct{} // closed by Stop
+	done   chan struct{} // closed when Run returns
+	// fetches and loads bound how many payloads and destinations are read at once.
+	fetches, loads chan struct{}
+
+	// Everything below belongs to the loop.
+	now        time.Time // of the current turn
+	machine    *lease.Machine
+	lanes      map[int32]*lane
+	plugins    map[string]*plugin
+	ready      laneQueue // lanes that may dispatch
+	hungry     laneQueue // lanes that want to read
+	timers     timerHeap
+	inFlight   map[string]*item
+	buffered   int
+	bytes      int64 // of payloads buffered and in flight
+	reads      int   // read jobs at work
+	pending    []outcomeOf
+	oldest     time.Time          // of pending
+	recording  bool               // a batch is being recorded
+	unrecorded int                // outcomes in it
+	touched    map[*lane]struct{} // lanes whose health is to be written
+	wanted     map[int32]struct{}
+	acquiring  bool
+	releasing  bool
+	// coordinated is when the last acquisition or release was answered: what a
+	// renewal sent before says of our lanes is out of date.
+	coordinated time.Time
+	rediscover  bool // a discovery was asked for while one was running
+	discovering,
+	stopping bool
+	rand *rand.Rand
+	// ctx ends when the engine is to drop everything.
+	ctx    context.Context
+	cancel context.CancelFunc
+}
+
+const (
+	// maxFetches bounds the payloads of up to MaxPayload that are on their way.
+	maxFetches = 4
+	// maxLoads bounds the destinations that are loaded at once: after a take-over
+	// there may be thousands.
+	maxLoads = 8
+)
+
+func inReady(l *lane) *bool   { return &l.inReady }
+func inHungry(l *lane) *bool  { return &l.inHungry }
+func inWaiting(l *lane) *bool { return &l.inWaiting }
+
+// New returns an engine that does nothing until Run.
+func New(o Options, queue Queue, destinations Destinations, transports Transports) *Engine {
+	o = o.withDefaults()
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Engine{
+		o: o, queue: queue, destinations: destinations, transports: transports, log: o.Logger,
+		events: make(chan func(), 256), hints: newHintBox(), stop: make(chan struct{}), done: make(chan struct{}),
+		machine: lease.New(o.DaemonID, o.Lease), lanes: map[int32]*lane{}, plugins: map[string]*plugin{},
+		ready: laneQueue{in: inReady}, hungry: laneQueue{in: inHungry},
+		fetches: make(chan struct{}, maxFetches), loads: make(chan struct{}, maxLoads),
+		inFlight: map[string]*item{}, wanted: map[int32]struct{}{}, touched: map[*lane]struct{}{},
+		rand: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), ctx: ctx, cancel: cancel,
+	}
+}
+
+// post hands an event to the loop; it waits while the loop is behind, which is
+// the back-pressure on plugins and readers.
+func (e *Engine) post(event func()) {
+	select {
+	case e.events <- event:
+	case <-e.done:
+	}
+}
+
+// Wake tells the engine that rows were queued. It never waits.
+func (e *Engine) Wake(hints []Hint) { e.hints.add(hints) }
+
+// Discover makes the engine look for lanes with work now, as after a NOTIFY of
+// another daemon. It never waits.
+func (e *Engine) Discover() { e.hints.discover() }
+
+// DestinationChanged tells the engine to load a destination anew.
+func (e *Engine) DestinationChanged(id int32) {
+	e.post(func() {
+		if l, ok := e.lanes[id]; ok {
+			e.load(l)
+		}
+	})
+}
+
+// TransportChanged tells the engine that a plugin became ready or stopped being so.
+func (e *Engine) TransportChanged(name string, ready bool) {
+	e.post(func() { e.transportChanged(name, ready) })
+}

@@ -1,0 +1,217 @@
+package engine
+
+import (
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/deliveryd/deliveryd/daemon/internal/breaker"
+	"github.com/deliveryd/deliveryd/daemon/internal/destination"
+	"github.com/deliveryd/deliveryd/daemon/internal/health"
+	"github.com/deliveryd/deliveryd/daemon/internal/store"
+	transportv1 "github.com/deliveryd/deliveryd/gen/transport/v1"
+)
+
+// priorities is the number of priorities, 0 to 10.
+const priorities = 11
+
+// item is a row in memory: in a lane's queue, in flight, or waiting to be recorded.
+type item struct {
+	store.Item
+	lane     *lane
+	dest     *destination.Destination // as the attempt began
+	instance *instance
+	breaker  *breaker.Breaker // that the attempt began under
+	ticket   breaker.Ticket
+	started  time.Time
+	marked   bool
+	cost     int64 // bytes that it is accounted with
+}
+
+// instance is one generation of a destination's configuration, opened in a plugin.
+type instance struct {
+	ref       *transportv1.InstanceRef
+	transport string
+	inFlight  int
+	retired   bool // a newer generation has taken over
+}
+
+// level is a lane's view of one of its priorities.
+type level struct {
+	queue []*item // read, not started; in order of due time and id
+	// active: rows may be ready behind the floor.
+	active bool
+	// floor is where the last read of this level ended. Without it every read
+	// would wade through the dead index entries of all that was delivered.
+	floorDue time.Time
+	floorID  string
+	// hinted is the earliest due time hinted at while a read was under way, whose
+	// snapshot may be older than the hint.
+	hinted time.Time
+	rescan time.Time // last read from the start
+	// nextDue is when the earliest row known to be waiting is due; zero: none known.
+	nextDue    time.Time // local clock
+	nextDueRow time.Time // its due time by the clock of the database
+}
+
+// lane is a destination's share of the queue on the daemon that owns it.
+type lane struct {
+	id     int32
+	dest   *destination.Destination // nil: not loaded
+	inst   *instance
+	orphan string // why its rows can never be sent: the destination is not there
+	block  string // why nothing may be sent now; empty: nothing in the way
+	loading,
+	reload bool // reload: changed while it was being loaded
+	levels   [priorities]level
+	queued   int // rows in all queues
+	inFlight int
+	bytes    int64 // in flight
+	known    map[string]*item
+	// settled are rows that were recorded while a read was under way: the read may
+	// still bring them as they were before, and they must not be sent again.
+	settled []*item
+	unclean int32
+
+	breaker                      *breaker.Breaker
+	tracker                      *health.Tracker
+	limiter                      *rate.Limiter
+	deficit                      int64 // deficit round robin, bytes
+	pending                      int   // outcomes that wait to be recorded
+	used                         int32 // deliveries since then
+	reading                      bool
+	inReady, inHungry, inWaiting bool      // see laneQueue
+	timer                        time.Time // of its entry in the timer heap that counts
+}
+
+func newLane(id int32) *lane {
+	return &lane{id: id, known: map[string]*item{}}
+}
+
+// top returns the highest priority with rows in memory, or -1.
+func (l *lane) top() int {
+	if l.queued == 0 {
+		return -1
+	}
+	for p := priorities - 1; p >= 0; p-- {
+		if len(l.levels[p].queue) > 0 {
+			return p
+		}
+	}
+	return -1
+}
+
+// topActive returns the highest priority that may have more rows to read, or -1.
+func (l *lane) topActive() int {
+	for p := priorities - 1; p >= 0; p-- {
+		if l.levels[p].active {
+			return p
+		}
+	}
+	return -1
+}
+
+// window returns how many rows the lane likes to have read ahead.
+func (l *lane) window() int {
+	if l.orphan != "" {
+		return 256
+	}
+	if l.breaker != nil && l.breaker.State() != breaker.Closed {
+		return 2 // a probe and its successor
+	}
+	return min(max(2*l.dest.Settings.Concurrency, 16), 1000)
+}
+
+// wantsRead reports whether the lane should read, and which priority.
+func (l *lane) wantsRead() (priority int, ok bool) {
+	if l.reading {
+		return 0, false
+	}
+	p := l.topActive()
+	if p < 0 {
+		return 0, false
+	}
+	return p, l.queued*2 <= l.window() || p > l.top()
+}
+
+// push adds a read row to its queue.
+func (l *lane) push(it *item) {
+	q := &l.levels[it.Priority]
+	q.queue = append(q.queue, it)
+	l.queued++
+}
+
+// pop removes the next row in order.
+func (l *lane) pop() *item {
+	q := &l.levels[l.top()]
+	it := q.queue[0]
+	q.queue[0] = nil
+	q.queue = q.queue[1:]
+	if len(q.queue) == 0 {
+		q.queue = nil
+	}
+	l.queued--
+	return it
+}
+
+// unpop puts a row back to the front of its queue: it was not sent.
+func (l *lane) unpop(it *item) {
+	q := &l.levels[it.Priority]
+	q.queue = append([]*item{it}, q.queue...)
+	l.queued++
+}
+
+// hint notes that rows of a priority may be ready from due on.
+func (l *lane) hint(priority int32, due time.Time) {
+	v := &l.levels[priority]
+	v.active = true
+	if l.reading {
+		v.hinted = earlier(v.hinted, due)
+	}
+	v.lower(due)
+}
+
+// lower makes the next read see rows that are due at a time.
+func (v *level) lower(due time.Time) {
+	if !v.floorDue.Before(due) {
+		v.floorDue, v.floorID = due, ""
+	}
+}
+
+// restart makes the next read begin at the start of the level.
+func (v *level) restart(now time.Time) {
+	v.active, v.floorDue, v.floorID, v.rescan = true, time.Time{}, "", now
+}
+
+// later notes that a row of a priority will be due at a time.
+func (l *lane) later(priority int32, at, due time.Time) {
+	v := &l.levels[priority]
+	if v.nextDue.IsZero() || at.Before(v.nextDue) {
+		v.nextDue, v.nextDueRow = at, due
+	}
+}
+
+// ripe turns what has become due into activity and returns when the next is due.
+func (l *lane) ripe(now time.Time) (next time.Time) {
+	for p := range l.levels {
+		v := &l.levels[p]
+		if v.nextDue.IsZero() {
+			continue
+		}
+		if !v.nextDue.After(now) {
+			l.hint(int32(p), v.nextDueRow)
+			v.nextDue, v.nextDueRow = time.Time{}, time.Time{}
+			continue
+		}
+		next = earlier(next, v.nextDue)
+	}
+	return next
+}
+
+// earlier returns the earlier of two times, where zero means never.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,217 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/deliveryd/deliveryd/daemon/internal/breaker"
+	"github.com/deliveryd/deliveryd/daemon/internal/destination"
+	"github.com/deliveryd/deliveryd/daemon/internal/health"
+	"github.com/deliveryd/deliveryd/daemon/internal/store"
+	transportv1 "github.com/deliveryd/deliveryd/gen/transport/v1"
+)
+
+// reloadEvery is when a lane whose destination could not be opened tries again,
+// if nothing has told it to before.
+const reloadEvery = 30 * time.Second
+
+// loaded is what a lane needs to run.
+type loaded struct {
+	dest   *destination.Destination
+	health *store.Health
+	ref    *transportv1.InstanceRef
+	err    error
+}
+
+// load reads the lane's destination and opens its instance.
+func (e *Engine) load(l *lane) {
+	if l.loading {
+		l.reload = true
+		return
+	}
+	l.loading = true
+	fresh := l.breaker == nil || l.dest != nil && l.dest.Disabled // enabling has reset the record
+	go func() {
+		e.loads <- struct{}{}
+		got := e.fetchDestination(e.ctx, l.id, fresh)
+		<-e.loads
+		e.post(func() { e.loaded(l, got) })
+	}()
+}
+
+func (e *Engine) fetchDestination(ctx context.Context, id int32, withHealth bool) (got loaded) {
+	if got.dest, got.err = e.destinations.Get(ctx, id); got.err != nil {
+		return got
+	}
+	if withHealth {
+		h, err := e.queue.Health(ctx, id)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			got.err = err
+			return got
+		}
+		if err == nil {
+			got.health = &h
+		}
+	}
+	if got.dest.Disabled {
+		return got
+	}
+	got.ref, got.err = e.destinations.Open(ctx, got.dest)
+	return got
+}
+
+func (e *Engine) loaded(l *lane, got loaded) {
+	l.loading = false
+	if l.reload {
+		l.reload = false
+		e.load(l)
+		return
+	}
+	if !e.machine.Holds(l.id) {
+		return
+	}
+	if errors.Is(got.err, store.ErrNotFound) {
+		e.orphaned(l)
+		return
+	}
+	if got.dest == nil {
+		e.block(l, fmt.Sprintf("the destination could not be read: %v", got.err))
+		e.retryLoad(l, time.Second)
+		return
+	}
+	e.configure(l, got)
+	switch {
+	case got.dest.Disabled:
+		e.block(l, "the destination is disabled: "+got.dest.DisabledReason)
+	case got.dest.Paused:
+		e.block(l, "the destination is paused")
+	case got.err != nil:
+		e.block(l, fmt.Sprintf("the destination could not be opened: %v", got.err))
+		e.log.Warn("destination cannot be opened, its deliveries wait", "destination", got.dest.Label, "organization", got.dest.OrganizationID, "error", got.err)
+		e.retryLoad(l, reloadEvery)
+	default:
+		l.block = ""
+		e.timers.set(l, l.ripe(e.now))
+		e.ready.push(l)
+		e.wantRead(l)
+	}
+}
+
+// configure puts a destination's settings and instance to work; attempts in
+// flight end on the instance that they began on.
+func (e *Engine) configure(l *lane, got loaded) {
+	d := got.dest
+	changed := l.dest != nil && l.dest.Generation != d.Generation
+	l.dest, l.orphan = d, ""
+	if l.breaker == nil || got.health != nil {
+		l.breaker = breaker.New(d.Settings.Breaker, d.Settings.Concurrency, breakerSnapshot(got.health), e.now)
+		l.tracker = health.New(healthPolicy(d.Settings), healthRowOf(got.health), e.now)
+	} else {
+		l.breaker.Configure(d.Settings.Breaker, d.Settings.Concurrency)
+		l.tracker.Configure(e.now, healthPolicy(d.Settings))
+	}
+	if changed {
+		e.transition(l, l.breaker.Release(e.now, "the destination was changed"))
+	}
+	l.limiter = limiter(l.limiter, d.Settings.RateLimit)
+	if got.ref != nil {
+		e.use(l, &instance{ref: got.ref, transport: d.Type})
+	}
+}
+
+// use makes a lane work with an instance.
+func (e *Engine) use(l *lane, i *instance) {
+	if old := l.inst; old != nil {
+		if old.transport == i.transport && old.ref.GetGeneration() == i.ref.GetGeneration() {
+			return
+		}
+		old.retired = true
+		e.retire(old)
+	}
+	l.inst = i
+	e.plugin(i.transport)
+}
+
+func (e *Engine) plugin(name string) *plugin {
+	p, ok := e.plugins[name]
+	if !ok {
+		p = &plugin{name: name, waiting: laneQueue{in: inWaiting}}
+		e.plugins[name] = p
+	}
+	p.maxBatch = defaultBatch
+	if d, err := e.transports.Describe(name); err == nil {
+		if n := int(d.GetCapabilities().GetMaxBatch()); n > 0 && n < p.maxBatch {
+			p.maxBatch = n
+		}
+	}
+	return p
+}
+
+func limiter(old *rate.Limiter, limit *destination.RateLimit) *rate.Limiter {
+	if limit == nil {
+		return nil
+	}
+	perSecond := rate.Limit(float64(limit.Events) / limit.Per.Std().Seconds())
+	if old == nil {
+		return rate.NewLimiter(perSecond, limit.Events)
+	}
+	// The old one keeps what was used: a reload must not refill the bucket.
+	old.SetLimit(perSecond)
+	old.SetBurst(limit.Events)
+	return old
+}
+
+// orphaned makes a lane refuse its rows: they name a destination that is not there.
+func (e *Engine) orphaned(l *lane) {
+	l.dest, l.inst = nil, nil
+	l.orphan = fmt.Sprintf("destination %d does not exist", l.id)
+	e.wantRead(l)
+}
+
+// block stops a lane; its rows wait in the table.
+func (e *Engine) block(l *lane, why string) {
+	l.block = why
+	e.dropQueue(l)
+}
+
+// unload forgets what a lane knows of its destination: another daemon may write it.
+func (e *Engine) unload(l *lane) {
+	e.dropQueue(l)
+	if l.inst != nil {
+		l.inst.retired = true
+		e.retire(l.inst)
+	}
+	l.dest, l.inst, l.breaker, l.tracker, l.limiter = nil, nil, nil, nil, nil
+	delete(e.touched, l)
+	l.block, l.orphan = "", ""
+}
+
+func (e *Engine) retryLoad(l *lane, after time.Duration) {
+	time.AfterFunc(after, func() {
+		e.post(func() {
+			if e.lanes[l.id] == l && e.machine.Holds(l.id) && (l.dest == nil || l.block != "") {
+				e.load(l)
+			}
+		})
+	})
+}
+
+// transportChanged opens what waited for a plugin, or lets lanes wait for it.
+func (e *Engine) transportChanged(name string, ready bool) {
+	for _, l := range e.lanes {
+		if l.dest == nil || l.dest.Type != name {
+			continue
+		}
+		if ready {
+			e.load(l)
+			continue
+		}
+		if l.block == "" {
+			e.block(l, fmt.Sprintf("transport %q is not ready", name))
+		}
+	}
+}

@@ -1,0 +1,243 @@
+package engine
+
+import (
+	"slices"
+	"time"
+
+	"github.com/deliveryd/deliveryd/daemon/internal/store"
+)
+
+const (
+	// acquireMax bounds one acquisition.
+	acquireMax = 1000
+	// discoverLoad bounds the share of time that discovery may take: with a million
+	// destinations it runs less often rather than all the time.
+	discoverLoad = 20
+)
+
+// renewLoop keeps the daemon's lease.
+func (e *Engine) renewLoop() {
+	for e.ctx.Err() == nil {
+		sent := time.Now()
+		got, err := e.queue.RenewLease(e.ctx, e.o.DaemonID, e.o.Host, e.o.Version, e.o.Lease.TTL)
+		wait := e.o.RenewEvery
+		if err != nil {
+			wait = e.o.RenewEvery / 5
+			if e.ctx.Err() == nil {
+				e.log.Warn("renewing the lease failed, trying again", "error", err)
+			}
+		} else {
+			e.post(func() { e.renewed(sent, got) })
+		}
+		pause(e.ctx, wait-min(wait, time.Since(sent)))
+	}
+}
+
+func (e *Engine) renewed(sent time.Time, got store.Lease) {
+	first := e.machine.Fence().IsZero()
+	ids := make([]string, len(got.Live))
+	for i, d := range got.Live {
+		ids[i] = d.ID
+	}
+	// The loop itself may have stood still: the time of the turn is too old here.
+	e.lost(e.machine.Renewed(time.Now(), sent, ids))
+	for _, id := range e.machine.Rebalance() {
+		e.log.Info("handing a lane over", "destination_id", id)
+		e.dropQueue(e.lanes[id])
+	}
+	if !e.coordinating() && sent.After(e.coordinated) {
+		e.giveBackLanes(e.machine.Strays(got.Lanes))
+	}
+	if first {
+		e.discover()
+	}
+}
+
+// coordinating reports whether an acquisition or a release is under way. There is
+// never more than one of them, so that their effects come in their order.
+func (e *Engine) coordinating() bool { return e.acquiring || e.releasing }
+
+// lapse drops all lanes once the lease is over.
+func (e *Engine) lapse() {
+	if e.machine.Fence().IsZero() || e.machine.Valid(e.now) {
+		return
+	}
+	e.lost(e.machine.Lapse(e.now))
+}
+
+func (e *Engine) lost(lanes []int32) {
+	if len(lanes) == 0 {
+		return
+	}
+	e.log.Warn("the lease ran out before it was renewed: nothing is started until it is", "lanes", len(lanes))
+	for _, id := range lanes {
+		e.unload(e.lanes[id])
+		e.wanted[id] = struct{}{}
+	}
+}
+
+// interest returns the lane of a destination with work if it is this daemon's,
+// and notes the wish for it if it should be.
+func (e *Engine) interest(id int32) *lane {
+	if l, ok := e.lanes[id]; ok && e.machine.Holds(id) {
+		return l
+	}
+	if !e.machine.Should(id) && !e.machine.Fence().IsZero() {
+		return nil
+	}
+	e.wanted[id] = struct{}{}
+	return e.lane(id)
+}
+
+func (e *Engine) lane(id int32) *lane {
+	l, ok := e.lanes[id]
+	if !ok {
+		l = newLane(id)
+		e.lanes[id] = l
+	}
+	return l
+}
+
+// acquire asks for the lanes that this daemon should own and has work for.
+func (e *Engine) acquire() {
+	if e.coordinating() || e.stopping || len(e.wanted) == 0 || !e.machine.Valid(e.now) {
+		return
+	}
+	ids := make([]int32, 0, min(len(e.wanted), acquireMax))
+	for id := range e.wanted {
+		delete(e.wanted, id)
+		if e.machine.Holds(id) || !e.machine.Should(id) {
+			continue
+		}
+		if ids = append(ids, id); len(ids) == acquireMax {
+			break
+		}
+	}
+	if len(ids) == 0 {
+		return
+	}
+	slices.Sort(ids)
+	e.acquiring = true
+	epoch := e.machine.Epoch()
+	go func() {
+		lanes, err := e.queue.AcquireLanes(e.ctx, e.o.DaemonID, ids)
+		e.post(func() { e.acquired(epoch, lanes, err) })
+	}()
+}
+
+func (e *Engine) acquired(epoch uint64, lanes []store.Lane, err error) {
+	e.acquiring, e.coordinated = false, time.Now()
+	if err != nil {
+		e.log.Warn("acquiring lanes failed, trying again with the next discovery", "error", err)
+		return
+	}
+	ids := make([]int32, len(lanes))
+	for i, l := range lanes {
+		ids[i] = l.DestinationID
+	}
+	if !e.machine.Acquired(time.Now(), epoch, ids) {
+		return
+	}
+	for _, acquired := range lanes {
+		l := e.lane(acquired.DestinationID)
+		l.unclean = acquired.Unclean
+		for p := range l.levels {
+			// Hints came while the lane was not ours, rows came before that: read all.
+			l.levels[p].restart(e.now)
+		}
+		e.load(l)
+	}
+}
+
+// release gives back lanes that are to be handed over and have nothing under way.
+func (e *Engine) release() {
+	if e.coordinating() {
+		return
+	}
+	var ids []int32
+	for _, id := range e.machine.Draining() {
+		if l := e.lanes[id]; l.inFlight == 0 && len(l.known) == 0 && !l.reading {
+			ids = append(ids, id)
+		}
+	}
+	e.giveBackLanes(ids)
+}
+
+func (e *Engine) giveBackLanes(ids []int32) {
+	if len(ids) == 0 {
+		return
+	}
+	e.releasing = true
+	go func() {
+		err := e.queue.ReleaseLanes(e.ctx, e.o.DaemonID, ids)
+		e.post(func() { e.releasedLanes(ids, err) })
+	}()
+}
+
+func (e *Engine) releasedLanes(ids []int32, err error) {
+	e.releasing, e.coordinated = false, time.Now()
+	if err != nil {
+		e.log.Warn("releasing lanes failed, trying again", "error", err)
+		return
+	}
+	e.machine.Released(ids)
+	for _, id := range ids {
+		if l, ok := e.lanes[id]; ok {
+			e.unload(l)
+			delete(e.lanes, id)
+		}
+	}
+}
+
+// discover looks for lanes with work: what other daemons accepted, what
+// producers inserted by SQL, what was missed.
+func (e *Engine) discover() {
+	if e.discovering || e.stopping || !e.machine.Valid(e.now) {
+		e.rediscover = e.rediscover || e.discovering
+		return
+	}
+	e.discovering = true
+	go func() {
+		started := time.Now()
+		var found []store.Waiting
+		err := e.queue.Discover(e.ctx, func(w store.Waiting) { found = append(found, w) })
+		took := time.Since(started)
+		e.post(func() { e.discovered(found, err) })
+		pause(e.ctx, took*(discoverLoad-1))
+		e.post(func() {
+			e.discovering = false
+			if e.rediscover {
+				e.rediscover = false
+				e.discover()
+			}
+		})
+	}()
+}
+
+func (e *Engine) discovered(found []store.Waiting, err error) {
+	if err != nil {
+		e.log.Warn("looking for lanes with work failed, trying again", "error", err)
+	}
+	for _, w := range found {
+		l := e.interest(w.DestinationID)
+		if l == nil {
+			continue
+		}
+		if w.Wait > 0 {
+			at := e.now.Add(w.Wait)
+			l.later(w.Priority, at, w.Due)
+			e.timers.set(l, at)
+			continue
+		}
+		e.look(l, &l.levels[w.Priority])
+	}
+}
+
+// look makes a level read from its start if there may be rows that it has missed.
+func (e *Engine) look(l *lane, v *level) {
+	if len(l.known) > 0 && e.now.Sub(v.rescan) < rescanEvery {
+		return
+	}
+	v.restart(e.now)
+	e.wantRead(l)
+}

@@ -1,0 +1,220 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/deliveryd/deliveryd/daemon/internal/store"
+)
+
+const (
+	// recordMax bounds one outcomes transaction; measured, 500 is the knee.
+	recordMax = 500
+	// recordEarly is the number of results that are recorded without waiting for more.
+	recordEarly = 256
+	// recordRetry is the pause after a failed transaction.
+	recordRetry = 250 * time.Millisecond
+)
+
+// outcomeOf is what is to be recorded of one item: exactly one of the two is set.
+type outcomeOf struct {
+	it          *item
+	delivered   *store.Delivered
+	undelivered *store.Undelivered
+	secrets     []string
+}
+
+// settleLater queues an outcome to be recorded.
+func (e *Engine) settleLater(o outcomeOf) {
+	if len(e.pending) == 0 {
+		e.oldest = e.now
+	}
+	e.pending = append(e.pending, o)
+	o.it.lane.pending++
+}
+
+// touch notes that the lane's health has changed and must be written.
+func (e *Engine) touch(l *lane) {
+	if l.tracker != nil {
+		e.touched[l] = struct{}{}
+	}
+}
+
+// flushAt is when the pending outcomes must be recorded; zero if none are.
+func (e *Engine) flushAt() time.Time {
+	if e.recording || len(e.pending) == 0 && len(e.touched) == 0 {
+		return time.Time{}
+	}
+	if len(e.pending) == 0 {
+		return e.now
+	}
+	return e.oldest.Add(e.o.RecordEvery)
+}
+
+// flush records pending outcomes if it is time. One transaction runs at a time:
+// health rows hold absolute values, which must be written in their order.
+func (e *Engine) flush() {
+	at := e.flushAt()
+	if at.IsZero() || len(e.pending) < recordEarly && e.now.Before(at) && !e.stopping {
+		return
+	}
+	n := min(len(e.pending), recordMax)
+	batch := e.pending[:n:n]
+	e.pending = slices.Clone(e.pending[n:])
+	e.oldest = e.now
+	e.recording, e.unrecorded = true, n
+	outcomes := e.outcomes(batch)
+	go func() {
+		started := time.Now()
+		applied := e.record(outcomes)
+		e.post(func() { e.recorded(batch, applied, time.Since(started)) })
+	}()
+}
+
+func (e *Engine) outcomes(batch []outcomeOf) *store.Outcomes {
+	o := &store.Outcomes{}
+	secrets := map[string]int32{}
+	for i := range batch {
+		b := &batch[i]
+		if b.delivered != nil {
+			o.Delivered = append(o.Delivered, *b.delivered)
+		} else {
+			o.Undelivered = append(o.Undelivered, *b.undelivered)
+		}
+		for _, id := range b.secrets {
+			secrets[id]++
+		}
+		b.it.lane.pending--
+		e.addHealth(o, b.it.lane)
+	}
+	for l := range e.touched {
+		// A lane with outcomes that wait is written together with them.
+		if l.pending == 0 && len(o.Health) < recordMax {
+			e.addHealth(o, l)
+		}
+	}
+	for id, n := range secrets {
+		o.Secrets = append(o.Secrets, store.SecretUse{ID: id, Count: n})
+	}
+	slices.SortFunc(o.Health, func(a, b store.HealthRow) int { return cmp.Compare(a.DestinationID, b.DestinationID) })
+	slices.SortFunc(o.Secrets, func(a, b store.SecretUse) int { return cmp.Compare(a.ID, b.ID) })
+	return o
+}
+
+func (e *Engine) addHealth(o *store.Outcomes, l *lane) {
+	if _, ok := e.touched[l]; !ok {
+		return
+	}
+	delete(e.touched, l)
+	if l.tracker != nil {
+		o.Health = append(o.Health, e.healthRow(l))
+	}
+}
+
+// record writes until it succeeds: an outcome is dropped only with the process,
+// and then its row is still queued. Meanwhile results pile up to MaxUnrecorded
+// and dispatch stops.
+func (e *Engine) record(o *store.Outcomes) store.Applied {
+	for attempt := 0; ; attempt++ {
+		applied, err := e.queue.Record(e.ctx, o, e.o.KeepCompleted)
+		if err == nil {
+			return applied
+		}
+		if e.ctx.Err() != nil {
+			return store.Applied{}
+		}
+		e.log.Error("recording outcomes failed, trying again", "outcomes", len(o.Delivered)+len(o.Undelivered), "attempt", attempt+1, "error", err)
+		if errors.Is(err, store.ErrBadData) {
+			return e.recordSingly(o)
+		}
+		pause(e.ctx, min(recordRetry<<min(attempt, 4), 4*time.Second))
+	}
+}
+
+// recordSingly writes each outcome alone, so that one that PostgreSQL refuses
+// does not hold up the others; that one is written without what came from outside.
+func (e *Engine) recordSingly(o *store.Outcomes) store.Applied {
+	all := store.Applied{Delivered: map[string]struct{}{}, Undelivered: map[string]time.Time{}}
+	take := func(one *store.Outcomes) bool {
+		applied, err := e.queue.Record(e.ctx, one, e.o.KeepCompleted)
+		for id := range applied.Delivered {
+			all.Delivered[id] = struct{}{}
+		}
+		for id, due := range applied.Undelivered {
+			all.Undelivered[id] = due
+		}
+		return err == nil
+	}
+	take(&store.Outcomes{Health: o.Health, Secrets: o.Secrets})
+	for _, d := range o.Delivered {
+		if !take(&store.Outcomes{Delivered: []store.Delivered{d}}) {
+			d.Attempt, d.Details, d.Reference, d.Object = plainAttempt("delivered"), nil, nil, []byte(`{}`)
+			take(&store.Outcomes{Delivered: []store.Delivered{d}})
+		}
+	}
+	for _, u := range o.Undelivered {
+		if !take(&store.Outcomes{Undelivered: []store.Undelivered{u}}) {
+			u.Attempt, u.Object, u.Resume = plainAttempt("failed"), []byte(`{}`), nil
+			u.Reason = "the attempt's own words could not be stored"
+			take(&store.Outcomes{Undelivered: []store.Undelivered{u}})
+		}
+	}
+	return all
+}
+
+// recorded frees what was recorded. An outcome that was not applied belongs to a
+// row that somebody else has changed since it was read: cancelled, or done by
+// the lane's next owner. There is nothing to do about it but to forget the row.
+func (e *Engine) recorded(batch []outcomeOf, applied store.Applied, took time.Duration) {
+	e.recording, e.unrecorded = false, 0
+	var delivered, undelivered, dead, fenced int
+	for i := range batch {
+		b := &batch[i]
+		l := b.it.lane
+		e.settle(b.it)
+		e.wantRead(l)
+		if b.delivered != nil {
+			if _, ok := applied.Delivered[b.it.ID]; ok {
+				delivered++
+			} else {
+				fenced++
+			}
+			continue
+		}
+		due, ok := applied.Undelivered[b.it.ID]
+		switch {
+		case !ok:
+			fenced++
+		case b.undelivered.Dead:
+			dead++
+		default:
+			undelivered++
+			e.again(l, b, due)
+		}
+	}
+	e.o.Observer.Recorded(delivered, undelivered, dead, fenced, took)
+}
+
+// again makes the lane look at a row that stays in the queue when it is due.
+func (e *Engine) again(l *lane, b *outcomeOf, due time.Time) {
+	if b.undelivered.After <= 0 {
+		l.hint(b.it.Priority, due)
+		return
+	}
+	at := e.now.Add(b.undelivered.After)
+	l.later(b.it.Priority, at, due)
+	e.timers.set(l, at)
+}
+
+// pause waits, unless ctx ends first.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}

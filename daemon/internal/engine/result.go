@@ -1,0 +1,144 @@
+package engine
+
+import (
+	"time"
+
+	"github.com/deliveryd/deliveryd/daemon/internal/breaker"
+	"github.com/deliveryd/deliveryd/daemon/internal/health"
+	"github.com/deliveryd/deliveryd/daemon/internal/outcome"
+	"github.com/deliveryd/deliveryd/daemon/internal/store"
+	transportv1 "github.com/deliveryd/deliveryd/gen/transport/v1"
+)
+
+// finish turns the result of an attempt into an outcome to be recorded and frees
+// the attempt's slots at once; the row stays known until the outcome is durable.
+func (e *Engine) finish(it *item, r *transportv1.Result, pluginDied bool) {
+	failure := r.GetFailure()
+	in := outcome.Input{
+		Now: e.now, Delivered: r.GetSuccess() != nil, PluginDied: pluginDied, Took: took(e.now, it, r),
+		Class: failure.GetClass(), Code: failure.GetCode(), Message: failure.GetMessage(),
+		RetryAfter: failure.GetRetryAfter().AsDuration(), Disable: failure.GetDisable(),
+		Probe: it.ticket.Probe(), Retries: int(it.RetryCount), MaxRetries: int(it.MaxRetries),
+		// Attempts that burnt no retry: rate-limited ones, and a few probes.
+		RateLimited: int(it.AttemptCount - it.RetryCount),
+		ExpiresAt:   expiresAt(it), Policy: it.dest.Settings.Retry, Rand: e.rand.Float64,
+	}
+	d := outcome.Decide(&in)
+	e.free(it, d.Breaker)
+	e.fold(it.lane, it, d.Health)
+	class := classOf(&in)
+	e.o.Observer.Attempt(it.dest, class, in.Took)
+	log := &attempt{
+		At: it.started.UTC(), Outcome: class, Code: in.Code, Message: in.Message, Status: failure.GetStatus(),
+		DurationMS: in.Took.Milliseconds(), Probe: in.Probe, Daemon: e.o.DaemonID,
+	}
+	if d.Action == outcome.Delivered {
+		e.delivered(it, r, log)
+		return
+	}
+	e.settleLater(outcomeOf{it: it, secrets: r.GetUsedSecrets(), undelivered: &store.Undelivered{
+		ID: it.ID, AttemptCount: it.AttemptCount, Attempt: encodeAttempt(log, failure.GetExcerpt()), Object: object(it),
+		Dead: d.Action == outcome.DeadLetter, Burn: burn(d), After: max(0, d.NextRetryAt.Sub(e.now)), Reason: d.Reason,
+		Resume: r.GetResume(),
+	}})
+}
+
+func (e *Engine) delivered(it *item, r *transportv1.Result, log *attempt) {
+	success := r.GetSuccess()
+	log.Status = success.GetStatus()
+	it.lane.used++
+	e.settleLater(outcomeOf{it: it, secrets: r.GetUsedSecrets(), delivered: &store.Delivered{
+		ID: it.ID, AttemptCount: it.AttemptCount, Attempt: encodeAttempt(log, success.GetExcerpt()), Object: object(it),
+		Reference: reference(success), Details: details(success),
+	}})
+}
+
+// fold adds an outcome to the destination's health. A lane that was lost in the
+// meantime has none: its next owner keeps the record.
+func (e *Engine) fold(l *lane, it *item, o health.Outcome) {
+	if l.tracker == nil || it.breaker != l.breaker {
+		return
+	}
+	e.touch(l)
+	change := l.tracker.Fold(e.now, o)
+	if change == nil {
+		return
+	}
+	e.log.Info("destination health changed", "organization", l.dest.OrganizationID, "destination", l.dest.Label,
+		"from", change.From.String(), "to", change.To.String(), "reason", change.Reason)
+	if change.To == health.Disabled {
+		e.disable(l, change.Reason)
+	}
+}
+
+// disable switches a destination off; its deliveries wait until it is enabled.
+func (e *Engine) disable(l *lane, reason string) {
+	e.block(l, "the destination is disabled: "+reason)
+	go func() {
+		for e.ctx.Err() == nil {
+			err := e.destinations.Disable(e.ctx, l.id, reason)
+			if err == nil {
+				return
+			}
+			e.log.Error("disabling a destination failed, trying again", "destination_id", l.id, "error", err)
+			pause(e.ctx, 5*time.Second)
+		}
+	}()
+}
+
+// transition makes a change of a circuit breaker known.
+func (e *Engine) transition(l *lane, t *breaker.Transition) {
+	if t == nil {
+		return
+	}
+	e.touch(l)
+	if l.dest == nil {
+		return
+	}
+	e.log.Info("circuit breaker changed", "organization", l.dest.OrganizationID, "destination", l.dest.Label,
+		"from", t.From.String(), "to", t.To.String(), "until", t.Until, "reason", t.Reason)
+	e.o.Observer.Breaker(l.dest, t.From.String(), t.To.String(), t.Reason)
+	if t.To == breaker.Open {
+		// What was read ahead gives its room to lanes that may run.
+		e.dropQueue(l)
+		e.timers.set(l, l.breaker.NextChange(e.now))
+	}
+}
+
+// took is the length of an attempt; a plugin's word counts only as far as it can be.
+func took(now time.Time, it *item, r *transportv1.Result) time.Duration {
+	longest := now.Sub(it.started)
+	if d := r.GetTook().AsDuration(); d > 0 && d < longest {
+		return d
+	}
+	return max(0, longest)
+}
+
+func burn(d outcome.Decision) int32 {
+	if d.BurnsAttempt {
+		return 1
+	}
+	return 0
+}
+
+// classNames are the values of attempts[].outcome.
+var classNames = map[transportv1.Failure_Class]string{
+	transportv1.Failure_CLASS_TRANSIENT:       "transient",
+	transportv1.Failure_CLASS_RATE_LIMITED:    "rate_limited",
+	transportv1.Failure_CLASS_UNAVAILABLE:     "unavailable",
+	transportv1.Failure_CLASS_AUTH:            "auth",
+	transportv1.Failure_CLASS_CONFIG:          "config",
+	transportv1.Failure_CLASS_PERMANENT:       "permanent",
+	transportv1.Failure_CLASS_EXPIRED:         "expired",
+	transportv1.Failure_CLASS_UNKNOWN_OUTCOME: "unknown_outcome",
+}
+
+func classOf(in *outcome.Input) string {
+	if in.Delivered {
+		return "delivered"
+	}
+	if name, ok := classNames[in.Class]; ok {
+		return name
+	}
+	return "transient"
+}
