@@ -253,3 +253,18 @@ func TestConfigureOfAnotherWindowStartsEmpty(t *testing.T) {
 	l.wantNone(l.do(9, breaker.Failure))
 	l.wantTransition(l.do(1, breaker.Failure), breaker.Closed, breaker.Open, "10 of 10 results in 10m0s failed")
 }
+
+func TestRestoreKeepsTheRamp(t *testing.T) {
+	t.Parallel()
+	l := newLane(t, defaults(), 32)
+	for _, ticket := range l.startAll() {
+		l.limited(ticket, 0)
+	}
+	l.do(15, breaker.Success) // one short of 17
+	l.b = breaker.New(defaults(), 32, l.b.Snapshot(), l.now)
+	l.want(breaker.Closed, 16)
+	l.do(1, breaker.Success)
+	if diff := cmp.Diff([]int{17, 18}, l.rounds(2)); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -32,17 +32,7 @@ func describe(in *Input) string {
 // PostgreSQL refuses NUL and broken UTF-8, with which one result would make the
 // transaction of a whole batch of outcomes fail for ever.
 func clean(s string, limit int) string {
-	if len(s) > limit {
-		s = s[:limit]
-		for i := 1; i < utf8.UTFMax && i <= len(s); i++ { // do not end within a character
-			if tail := s[len(s)-i:]; utf8.RuneStart(tail[0]) {
-				if !utf8.FullRuneInString(tail) {
-					s = s[:len(s)-i]
-				}
-				break
-			}
-		}
-	}
+	s = s[:min(len(s), limit)] // a character cut in two is broken UTF-8 now
 	if !strings.ContainsFunc(s, unfit) {
 		return strings.TrimSpace(s)
 	}

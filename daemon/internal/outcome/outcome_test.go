@@ -107,8 +107,9 @@ func TestEveryClass(t *testing.T) {
 		{"expired while it was tried", transient, at(start.Add(outcome.DefaultExpiry)), outcome.DeadLetter, 0, false, breaker.Failure, health.Failure, "expired at 2026-01-05T03:04:05Z; the last error: " + said},
 		{"expired while held", auth, at(start.Add(100 * time.Hour)), outcome.DeadLetter, 0, false, breaker.Hold, health.Neutral, "expired at 2026-01-05T03:04:05Z; the last error: " + said},
 		{"expired while rate-limited", rateLimited, at(start.Add(100 * time.Hour)), outcome.DeadLetter, 0, false, breaker.RateLimited, health.Neutral, "expired at 2026-01-05T03:04:05Z; the last error: " + said},
-		{"jitter from the time left", transient, func(in *outcome.Input) { in.ExpiresAt = start.Add(500 * time.Millisecond) }, outcome.Retry, 500 * time.Millisecond, true, breaker.Failure, health.Failure, said},
-		{"Retry-After beyond the expiry", rateLimited, both(after(time.Hour), func(in *outcome.Input) { in.ExpiresAt = start.Add(time.Minute) }), outcome.Retry, time.Minute, false, breaker.RateLimited, health.Neutral, said},
+		{"jitter from the time left", transient, both(dice(0.5), expires(500*time.Millisecond)), outcome.Retry, 250 * time.Millisecond, true, breaker.Failure, health.Failure, said},
+		{"rate-limit jitter from the time left", rateLimited, both(dice(0.5), expires(400*time.Millisecond)), outcome.Retry, 300 * time.Millisecond, false, breaker.RateLimited, health.Neutral, said},
+		{"Retry-After beyond the expiry", rateLimited, both(after(time.Hour), expires(time.Minute)), outcome.Retry, time.Minute, false, breaker.RateLimited, health.Neutral, said},
 		{"never expires", transient, both(at(start.Add(9999*time.Hour)), func(in *outcome.Input) { in.ExpiresAt = time.Time{} }), outcome.Retry, 2 * time.Second, true, breaker.Failure, health.Failure, said},
 	}
 	for _, tc := range tests {
@@ -160,6 +161,14 @@ func limited(n int) func(*outcome.Input) {
 
 func after(d time.Duration) func(*outcome.Input) {
 	return func(in *outcome.Input) { in.RetryAfter = d }
+}
+
+func expires(d time.Duration) func(*outcome.Input) {
+	return func(in *outcome.Input) { in.ExpiresAt = start.Add(d) }
+}
+
+func dice(f float64) func(*outcome.Input) {
+	return func(in *outcome.Input) { in.Rand = func() float64 { return f } }
 }
 
 func died(in *outcome.Input)  { in.PluginDied = true }
