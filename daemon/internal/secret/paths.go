@@ -310,6 +310,33 @@ func placeData(associatedData, place string) string {
 	return strconv.Itoa(len(associatedData)) + ":" + associatedData + place
 }
 
+// Steps returns the steps of a JSON Pointer, unescaped, or nil when it is none.
+func Steps(pointer string) []string {
+	steps, err := splitPointer(pointer)
+	if err != nil {
+		return nil
+	}
+	return steps
+}
+
+// TextsAt returns every string, and every number as text, at or below the
+// paths of a document: what a [Redactor] has to look for.
+func TextsAt(document []byte, paths []string) []string {
+	var texts []string
+	_, _ = rewrite("reading", document, paths, func(place string, value any) (any, error) {
+		return walk(value, place, func(_ string, leaf any) (any, error) {
+			switch leaf := leaf.(type) {
+			case string:
+				texts = append(texts, leaf)
+			case json.Number:
+				texts = append(texts, leaf.String())
+			}
+			return leaf, nil
+		})
+	})
+	return texts
+}
+
 func splitPointer(path string) ([]string, error) {
 	rest, ok := strings.CutPrefix(path, "/")
 	if !ok {

@@ -1,0 +1,240 @@
+package config
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+)
+
+// Severity of a diagnostic.
+type Severity string
+
+// The severities.
+const (
+	// SeverityError: the configuration cannot be used.
+	SeverityError Severity = "error"
+	// SeverityWarning: it can be used all the same.
+	SeverityWarning Severity = "warning"
+)
+
+// Range is a place in a file. Lines and columns count from 1; the end is the
+// place behind the last character.
+type Range struct {
+	File        string `json:"file"`
+	StartLine   int    `json:"start_line"`
+	StartColumn int    `json:"start_column"`
+	EndLine     int    `json:"end_line"`
+	EndColumn   int    `json:"end_column"`
+}
+
+// String returns "file:line,column".
+func (r Range) String() string {
+	if r.File == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s:%d,%d", r.File, r.StartLine, r.StartColumn)
+}
+
+func rangeOf(r hcl.Range) Range {
+	return Range{r.Filename, r.Start.Line, r.Start.Column, r.End.Line, r.End.Column}
+}
+
+// Diagnostic is one finding. It never holds the value of a secret.
+type Diagnostic struct {
+	Severity Severity `json:"severity"`
+	// Summary says in one line what is wrong.
+	Summary string `json:"summary"`
+	// Detail says what would be right.
+	Detail string `json:"detail,omitempty"`
+	// Range is where; nil when it is nowhere in a file.
+	Range *Range `json:"range,omitempty"`
+	// Snippet holds the lines of Range, secrets masked.
+	Snippet string `json:"snippet,omitempty"`
+	// Destination names the destination that the finding is about, as
+	// "organization/label"; empty for the rest of the configuration.
+	Destination string `json:"destination,omitempty"`
+
+	hcl  *hcl.Diagnostic
+	file *hcl.File
+}
+
+// String returns "file:line,column: summary; detail" in one line.
+func (d Diagnostic) String() string {
+	text := d.Summary
+	if d.Detail != "" {
+		text += "; " + strings.Join(strings.Fields(d.Detail), " ")
+	}
+	if d.Range != nil {
+		text = d.Range.String() + ": " + text
+	}
+	return text
+}
+
+// Diagnostics are findings, sorted by file, line and column.
+type Diagnostics []Diagnostic
+
+// HasErrors reports whether one of them is more than a warning.
+func (d Diagnostics) HasErrors() bool {
+	return slices.ContainsFunc(d, func(one Diagnostic) bool { return one.Severity == SeverityError })
+}
+
+// Err returns an error with all findings, one per line, or nil when there is
+// no error among them.
+func (d Diagnostics) Err() error {
+	if !d.HasErrors() {
+		return nil
+	}
+	return diagnosticsError(d)
+}
+
+type diagnosticsError Diagnostics
+
+// Error returns one finding per line.
+func (d diagnosticsError) Error() string {
+	lines := make([]string, len(d))
+	for i, one := range d {
+		lines[i] = string(one.Severity) + ": " + one.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// WriteText writes the findings for people, each with its snippet. width is
+// the terminal's, 0 to leave lines as they are; color adds VT100 sequences.
+func (d Diagnostics) WriteText(w io.Writer, width uint, color bool) error {
+	for _, one := range d {
+		files := map[string]*hcl.File{}
+		if one.file != nil && one.hcl.Subject != nil {
+			files[one.hcl.Subject.Filename] = one.file
+		}
+		if err := hcl.NewDiagnosticTextWriter(w, files, width, color).WriteDiagnostic(one.hcl); err != nil {
+			return fmt.Errorf("writing a diagnostic: %w", err)
+		}
+	}
+	return nil
+}
+
+// WriteJSON writes {"valid", "errors", "warnings", "diagnostics": [...]}.
+func (d Diagnostics) WriteJSON(w io.Writer) error {
+	result := struct {
+		Valid       bool        `json:"valid"`
+		Errors      int         `json:"errors"`
+		Warnings    int         `json:"warnings"`
+		Diagnostics Diagnostics `json:"diagnostics"`
+	}{Valid: !d.HasErrors(), Diagnostics: d}
+	if d == nil {
+		result.Diagnostics = Diagnostics{}
+	}
+	for _, one := range d {
+		if one.Severity == SeverityError {
+			result.Errors++
+		} else {
+			result.Warnings++
+		}
+	}
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	if err := encoder.Encode(result); err != nil {
+		return fmt.Errorf("writing diagnostics: %w", err)
+	}
+	return nil
+}
+
+// Join returns the findings of both, sorted.
+func (d Diagnostics) Join(other Diagnostics) Diagnostics {
+	all := slices.Concat(d, other)
+	slices.SortStableFunc(all, compareDiagnostics)
+	return all
+}
+
+func compareDiagnostics(a, b Diagnostic) int {
+	switch {
+	case a.Range == nil && b.Range == nil:
+		return cmp.Compare(a.Summary, b.Summary)
+	case a.Range == nil:
+		return -1
+	case b.Range == nil:
+		return 1
+	}
+	return cmp.Or(
+		strings.Compare(a.Range.File, b.Range.File),
+		cmp.Compare(a.Range.StartLine, b.Range.StartLine),
+		cmp.Compare(a.Range.StartColumn, b.Range.StartColumn),
+		cmp.Compare(a.Summary, b.Summary),
+	)
+}
+
+// destinationExtra marks an hcl.Diagnostic as being about one destination.
+type destinationExtra struct{ key Key }
+
+// export turns what HCL and this package found into Diagnostics: nothing in
+// them can print a secret, however they are printed.
+func (l *loader) export(found hcl.Diagnostics) Diagnostics {
+	if len(found) == 0 {
+		return nil
+	}
+	redactor := l.redactor()
+	masked := map[string]*hcl.File{}
+	all := make(Diagnostics, 0, len(found))
+	for _, one := range found {
+		clean := &hcl.Diagnostic{
+			Severity: one.Severity, Subject: one.Subject, Context: one.Context,
+			Summary: redactor.Text(one.Summary),
+			Detail:  redactor.Text(strings.TrimSpace(one.Detail + hint(one))),
+			// No Expression and no EvalContext: HCL's writer would print the
+			// values of the variables in it.
+		}
+		d := Diagnostic{Severity: SeverityError, Summary: clean.Summary, Detail: clean.Detail, hcl: clean}
+		if one.Severity == hcl.DiagWarning {
+			d.Severity = SeverityWarning
+		}
+		if extra, ok := one.Extra.(destinationExtra); ok {
+			d.Destination = extra.key.String()
+		}
+		if one.Subject != nil {
+			where := rangeOf(*one.Subject)
+			d.Range = &where
+			d.file = l.maskedFile(masked, redactor, one.Subject.Filename)
+			d.Snippet = snippet(d.file, where)
+		}
+		all = append(all, d)
+	}
+	slices.SortStableFunc(all, compareDiagnostics)
+	return slices.CompactFunc(all, func(a, b Diagnostic) bool {
+		return compareDiagnostics(a, b) == 0 && a.Detail == b.Detail && a.Severity == b.Severity
+	})
+}
+
+// hint adds to a finding of HCL's what a beginner needs to know.
+func hint(d *hcl.Diagnostic) string {
+	if d.Summary == "Unknown variable" && d.Subject != nil {
+		return " Text needs quotes; the values of locals blocks are called local.NAME."
+	}
+	return ""
+}
+
+// maxSnippetLines bounds a snippet: a finding about a block shows its start.
+const maxSnippetLines = 10
+
+func snippet(file *hcl.File, where Range) string {
+	if file == nil || where.StartLine < 1 {
+		return ""
+	}
+	var lines []string
+	number := 0
+	for line := range strings.Lines(string(file.Bytes)) {
+		number++
+		if number >= where.StartLine {
+			lines = append(lines, strings.TrimRight(line, "\r\n"))
+		}
+		if number >= where.EndLine || len(lines) == maxSnippetLines {
+			break
+		}
+	}
+	return strings.Join(lines, "\n")
+}

@@ -1,0 +1,254 @@
+package config
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"unicode"
+
+	"github.com/hashicorp/hcl/v2"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/deliveryd/deliveryd/daemon/internal/secret"
+	transportv1 "github.com/deliveryd/deliveryd/gen/transport/v1"
+	"github.com/deliveryd/deliveryd/sdk/schema"
+)
+
+// Transports knows the plugins.
+type Transports interface {
+	// Schema returns what config {} of a transport may hold.
+	Schema(transport string) (*transportv1.ConfigSchema, error)
+	// Validate asks the plugin about a configuration that fits its schema. An
+	// error means that the plugin could not answer.
+	Validate(ctx context.Context, transport string, configJSON []byte) ([]*transportv1.Diagnostic, error)
+}
+
+// ResolveOptions change what Resolve does. The zero value is right for the daemon.
+type ResolveOptions struct {
+	// Strict makes a plugin that is missing or broken an error, as
+	// `deliveryd config validate` wants it. Defaults to false: a warning, and
+	// its destinations stay unresolved while the others go on.
+	Strict bool
+}
+
+// Limits for what a plugin says about one configuration.
+const (
+	maxPluginDiagnostics = 100
+	maxPluginSummary     = 300
+	maxPluginDetail      = 2000
+)
+
+// Resolve decodes the config {} of every destination against the schema of its
+// plugin, fills in the plugin's defaults and asks the plugin. Destinations that
+// are right get Resolved, ConfigJSON and SecretPaths. What the plugin says
+// about an attribute is reported at the attribute's place in the file.
+func (c *Config) Resolve(ctx context.Context, transports Transports, options ResolveOptions) Diagnostics {
+	r := &resolver{loader: c.loader, transports: transports, strict: options.Strict, plugins: map[string]*plugin{}}
+	for _, d := range c.Destinations {
+		if d.Type != "" { // else reported by Load
+			r.plugin(d.Type).users = append(r.plugin(d.Type).users, d)
+		}
+	}
+	// Each destination costs its plugin a call: some at once, to hide the
+	// latency, and few enough to leave the plugin able to answer in time.
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(2 * runtime.GOMAXPROCS(0))
+	results := make([]hcl.Diagnostics, len(c.Destinations))
+	for i, d := range c.Destinations {
+		if d.Type == "" || r.plugin(d.Type).err != nil {
+			continue
+		}
+		group.Go(func() error {
+			results[i] = r.resolve(ctx, d)
+			return nil
+		})
+	}
+	_ = group.Wait() // no function returns an error
+	found := r.unusable()
+	for _, one := range results {
+		found = append(found, one...)
+	}
+	return c.loader.export(found)
+}
+
+// resolver resolves the destinations of one configuration.
+type resolver struct {
+	loader     *loader
+	transports Transports
+	strict     bool
+	plugins    map[string]*plugin
+}
+
+// plugin is what the resolver knows of one transport.
+type plugin struct {
+	name   string
+	schema *transportv1.ConfigSchema
+	level  *level
+	err    error
+	users  []*Destination
+
+	mu     sync.Mutex
+	broken error // the first failure to answer Validate
+}
+
+func (r *resolver) plugin(name string) *plugin {
+	if p, ok := r.plugins[name]; ok {
+		return p
+	}
+	p := &plugin{name: name}
+	r.plugins[name] = p
+	if p.schema, p.err = r.transports.Schema(name); p.err == nil {
+		p.level, p.err = compile(p.schema)
+	}
+	return p
+}
+
+// unusable reports each plugin that cannot be used once, at its first user.
+func (r *resolver) unusable() hcl.Diagnostics {
+	var found hcl.Diagnostics
+	for _, d := range r.loader.config.Destinations {
+		p := r.plugins[d.Type]
+		if p == nil || p.users[0] != d {
+			continue
+		}
+		err := p.err
+		if err == nil {
+			err = p.broken
+		}
+		if err == nil {
+			continue
+		}
+		where := r.loader.config.sources[&d.Type]
+		one := problemAt(where, fmt.Sprintf("Transport %q cannot be used", p.name), "%s Waiting for it: %s.", sentence(cleanError(err)), userList(p.users))
+		if !r.strict {
+			one.Severity = hcl.DiagWarning
+		}
+		found = append(found, one)
+	}
+	return found
+}
+
+func userList(users []*Destination) string {
+	const shown = 5
+	var names []string
+	for i, d := range users {
+		if i == shown {
+			return fmt.Sprintf("%s and %d more", strings.Join(names, ", "), len(users)-shown)
+		}
+		names = append(names, d.Key().String())
+	}
+	return strings.Join(names, ", ")
+}
+
+// resolve resolves one destination.
+func (r *resolver) resolve(ctx context.Context, d *Destination) hcl.Diagnostics {
+	p := r.plugin(d.Type)
+	found := r.decode(ctx, p, d)
+	for _, one := range found {
+		if one.Extra == nil {
+			one.Extra = destinationExtra{d.Key()}
+		}
+	}
+	return found
+}
+
+func (r *resolver) decode(ctx context.Context, p *plugin, d *Destination) hcl.Diagnostics {
+	body := decodeBody(r.loader, p.level, d)
+	if body.found.HasErrors() {
+		return body.found
+	}
+	found := body.found
+	filled, checked := schema.Check(p.schema, body.json)
+	if len(checked) > 0 && len(body.marked) > 0 {
+		// Again, with whatever came from env() and file() taken for a secret,
+		// so that no finding quotes it.
+		_, checked = schema.Check(p.level.withSecrets(p.schema, body.marked), body.json)
+	}
+	for _, one := range checked {
+		found = append(found, d.diagnostic(one, ""))
+	}
+	if checked.HasErrors() {
+		return found
+	}
+	paths := append(secretPaths(p.schema), body.marked...)
+	for _, text := range secret.TextsAt(filled, paths) {
+		r.loader.keepSecret(text)
+	}
+	said, err := r.transports.Validate(ctx, p.name, filled)
+	if err != nil {
+		p.fail(err)
+		return found
+	}
+	if len(said) > maxPluginDiagnostics {
+		said = said[:maxPluginDiagnostics]
+	}
+	failed := false
+	for _, one := range schema.FromProto(said) {
+		one.Summary, one.Detail = clean(one.Summary, maxPluginSummary), clean(one.Detail, maxPluginDetail)
+		failed = failed || !one.Warning
+		found = append(found, d.diagnostic(one, p.name))
+	}
+	if failed {
+		return found
+	}
+	d.Resolved, d.ConfigJSON, d.SecretPaths = true, filled, compact(paths)
+	return found
+}
+
+func (p *plugin) fail(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.broken == nil {
+		p.broken = fmt.Errorf("validating a configuration: %w", err)
+	}
+}
+
+// diagnostic places a finding about the destination's config {}.
+func (d *Destination) diagnostic(one schema.Diagnostic, pluginName string) *hcl.Diagnostic {
+	out := problemAt(d.rangeAt(one.Path), one.Summary, "%s", one.Detail)
+	if one.Warning {
+		out.Severity = hcl.DiagWarning
+	}
+	if out.Summary == "" {
+		out.Summary = "Invalid configuration"
+	}
+	if pluginName != "" {
+		out.Detail = strings.TrimSpace(fmt.Sprintf("Plugin %q: %s", pluginName, out.Detail))
+		if one.Detail == "" {
+			out.Detail = fmt.Sprintf("Plugin %q says so.", pluginName)
+		}
+	}
+	if len(one.Path) > 0 && !strings.Contains(out.Summary, one.Path[len(one.Path)-1].Attribute) {
+		out.Summary = one.Path.String() + ": " + out.Summary
+	}
+	return out
+}
+
+// clean makes text of a plugin fit for a terminal and a log.
+func clean(text string, most int) string {
+	text = strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t':
+			return ' '
+		case unicode.IsControl(r) || r == unicode.ReplacementChar:
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(text, ""))
+	if runes := []rune(text); len(runes) > most {
+		return string(runes[:most]) + "…"
+	}
+	return text
+}
+
+type cleanedError struct {
+	error
+	text string
+}
+
+func (e cleanedError) Error() string { return e.text }
+
+// cleanError is err with a text that is fit for a terminal and a log.
+func cleanError(err error) error { return cleanedError{err, clean(err.Error(), maxPluginDetail)} }

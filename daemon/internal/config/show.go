@@ -1,0 +1,213 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/hcl/v2/hclwrite"
+	"github.com/zclconf/go-cty/cty"
+	ctyjson "github.com/zclconf/go-cty/cty/json"
+
+	"github.com/deliveryd/deliveryd/daemon/internal/secret"
+	"github.com/deliveryd/deliveryd/daemon/internal/setting"
+	"github.com/deliveryd/deliveryd/sdk/schema"
+)
+
+// Redactor returns a redactor for every secret that the configuration holds:
+// what came from env() and file(), and the values of secret settings, those of
+// plugins once they are resolved. The daemon's log should use it.
+func (c *Config) Redactor() *secret.Redactor { return c.loader.redactor() }
+
+// Setting is one setting of the effective configuration, as people may see it.
+type Setting struct {
+	// Path names it: block names, labels and attribute, such as
+	// ["destination", "acme", "billing", "retry", "max"].
+	Path []string `json:"path"`
+	// Value is its value as an HCL expression; a secret shows as "***".
+	Value string `json:"value"`
+	// Source is where it was given, "file:line,column"; empty for a default.
+	Source string `json:"source,omitempty"`
+}
+
+// Settings returns the whole effective configuration in the order of the
+// documentation, defaults filled in and secrets redacted.
+func (c *Config) Settings() []Setting {
+	var all []Setting
+	root().walk(c, nil, func(path []string, a *attribute, pointer any) {
+		all = append(all, Setting{Path: append(path[:len(path):len(path)], a.name), Value: formatValue(a, pointer), Source: c.sourceOf(path, a, pointer)})
+	})
+	for _, d := range c.Destinations {
+		all = append(all, c.pluginSettings(d)...)
+	}
+	slices.SortStableFunc(all, func(a, b Setting) int { return strings.Compare(group(a), group(b)) })
+	return all
+}
+
+// group keeps what belongs to one destination together; the rest stays in order.
+func group(s Setting) string {
+	if s.Path[0] == "destination" && len(s.Path) > 2 {
+		return "destination\x00" + s.Path[1] + "\x00" + s.Path[2]
+	}
+	return ""
+}
+
+// sourceOf says where a setting was given; what a destination inherits was
+// given in the defaults block.
+func (c *Config) sourceOf(path []string, a *attribute, pointer any) string {
+	if where, ok := c.sources[pointer]; ok {
+		return rangeOf(where).String()
+	}
+	if path[0] != "destination" {
+		return ""
+	}
+	source := ""
+	want := strings.Join(append(path[3:len(path):len(path)], a.name), ".")
+	defaultsBlock().walk(&c.Defaults, nil, func(path []string, b *attribute, inherited any) {
+		if where, ok := c.sources[inherited]; ok && dotted(path, b) == want {
+			source = rangeOf(where).String()
+		}
+	})
+	return source
+}
+
+// pluginSettings returns the content of a destination's config {}.
+func (c *Config) pluginSettings(d *Destination) []Setting {
+	path := []string{"destination", d.Organization, d.Label, "config"}
+	if !d.Resolved {
+		return nil
+	}
+	shown, err := secret.RedactPaths(d.ConfigJSON, d.SecretPaths, nil, "")
+	if err != nil {
+		return nil
+	}
+	shown = c.Redactor().JSON(shown)
+	var object map[string]json.RawMessage
+	if err := json.Unmarshal(shown, &object); err != nil {
+		return nil
+	}
+	var all []Setting
+	for _, name := range slices.Sorted(maps.Keys(object)) {
+		source := ""
+		if where := d.rangeAt(schema.At(name)); d.block != nil && where != d.block.DefRange {
+			source = rangeOf(where).String()
+		}
+		all = append(all, Setting{Path: append(path[:4:4], name), Value: hclOfJSON(object[name]), Source: source})
+	}
+	return all
+}
+
+func hclOfJSON(text json.RawMessage) string {
+	var value ctyjson.SimpleJSONValue
+	if err := json.Unmarshal(text, &value); err != nil {
+		return string(text)
+	}
+	return string(hclwrite.TokensForValue(value.Value).Bytes())
+}
+
+// formatValue returns the value of a setting as an HCL expression.
+func formatValue(a *attribute, pointer any) string {
+	switch value := pointer.(type) {
+	case *secret.Value:
+		return quote(value.String())
+	case *secret.Key:
+		return quote(value.String())
+	case *[]secret.Key:
+		texts := make([]string, len(*value))
+		for i, key := range *value {
+			texts[i] = quote(key.String())
+		}
+		return "[" + strings.Join(texts, ", ") + "]"
+	case *[]string:
+		texts := make([]string, len(*value))
+		for i, text := range *value {
+			texts[i] = quote(text)
+		}
+		return "[" + strings.Join(texts, ", ") + "]"
+	case *time.Duration:
+		return quote(formatDuration(*value))
+	case *setting.Duration:
+		return quote(formatDuration(value.Std()))
+	case *Size:
+		return quote(value.String())
+	case *int64:
+		return quote(Size(*value).String())
+	case *bool:
+		return strconv.FormatBool(*value)
+	case *int:
+		if a.hasZero && *value == a.zero {
+			return "0"
+		}
+		return strconv.Itoa(*value)
+	case *float64:
+		return strconv.FormatFloat(*value, 'f', -1, 64)
+	default:
+		return quote(reflect.ValueOf(pointer).Elem().String())
+	}
+}
+
+func quote(text string) string { return string(hclwrite.TokensForValue(cty.StringVal(text)).Bytes()) }
+
+// WriteJSON writes the effective configuration as a JSON list of settings.
+func (c *Config) WriteJSON(w io.Writer) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	if err := encoder.Encode(c.Settings()); err != nil {
+		return fmt.Errorf("writing the configuration: %w", err)
+	}
+	return nil
+}
+
+// WriteHCL writes the effective configuration as HCL, each setting with a
+// comment that says where it was given. It is for reading: it holds no secret.
+func (c *Config) WriteHCL(w io.Writer) error {
+	var text bytes.Buffer
+	var open []string // blocks that are open, as they are written
+	for _, one := range c.Settings() {
+		blocks := blocksOf(one.Path)
+		same := 0
+		for same < min(len(open), len(blocks)) && open[same] == blocks[same] {
+			same++
+		}
+		for range open[same:] {
+			text.WriteString("}\n")
+		}
+		if same == 0 && text.Len() > 0 {
+			text.WriteString("\n")
+		}
+		for _, block := range blocks[same:] {
+			text.WriteString(block + " {\n")
+		}
+		open = blocks
+		source := one.Source
+		if source == "" {
+			source = "default"
+		}
+		fmt.Fprintf(&text, "%s = %s # %s\n", one.Path[len(one.Path)-1], one.Value, source)
+	}
+	for range open {
+		text.WriteString("}\n")
+	}
+	if _, err := w.Write(hclwrite.Format(text.Bytes())); err != nil {
+		return fmt.Errorf("writing the configuration: %w", err)
+	}
+	return nil
+}
+
+// blocksOf returns how the blocks around a setting are written.
+func blocksOf(path []string) []string {
+	labels := map[string]int{"plugin": 1, "api_key": 1, "destination": 2}[path[0]]
+	first := path[0]
+	for _, label := range path[1 : 1+labels] {
+		first += " " + quote(label)
+	}
+	return append([]string{first}, path[1+labels:len(path)-1]...)
+}
