@@ -41,13 +41,13 @@ func Network(err error) error {
 
 func networkCode(err error) string {
 	var (
-		dns        *net.DNSError
-		dial       *net.OpError
-		alert      tls.AlertError
-		record     tls.RecordHeaderError
-		verify     *tls.CertificateVerificationError
-		authority  x509.UnknownAuthorityError
-		hostname   x509.HostnameError
+		dns         *net.DNSError
+		dial        *net.OpError
+		alert       tls.AlertError
+		record      tls.RecordHeaderError
+		verify      *tls.CertificateVerificationError
+		authority   x509.UnknownAuthorityError
+		hostname    x509.HostnameError
 		certificate x509.CertificateInvalidError
 	)
 	switch {

@@ -78,7 +78,7 @@ func reserved(canonical string) bool {
 
 // staticHeader holds what every request of the destination carries.
 func staticHeader(configured map[string]string) http.Header {
-	h := http.Header{"User-Agent": {userAgent}, "Content-Type": {"application/json"}, "Accept": {"application/json, */*;q=0.5"}}
+	h := http.Header{"User-Agent": {userAgent}, "Content-Type": {"application/json"}}
 	for name, value := range configured {
 		h[textproto.CanonicalMIMEHeaderKey(name)] = []string{value}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"net/http"
+	"net/http/httptrace"
 	"strconv"
 	"time"
 
@@ -15,13 +16,15 @@ import (
 // request copies the template. The values of its own headers share one
 // allocation; the map cannot be pooled, since net/http may still read it after
 // RoundTrip returned.
-func (w *webhook) request(ctx context.Context, d *transport.Delivery, body *body, at time.Time, signatures string) *http.Request {
-	r := w.template.WithContext(ctx)
-	r.Body, r.ContentLength = body, int64(len(body.bytes))
+func (w *webhook) request(ctx context.Context, d *transport.Delivery, a *attempt, at time.Time, signatures string) *http.Request {
+	a.ready()
+	r := w.template.WithContext(httptrace.WithClientTrace(ctx, &a.trace))
+	r.Body, r.ContentLength = a.body, int64(len(a.bytes))
 	h := maps.Clone(w.template.Header)
+	values := new([6]string)
 	set := func(i int, name, value string) {
-		body.values[i] = value
-		h[name] = body.values[i : i+1 : i+1]
+		values[i] = value
+		h[name] = values[i : i+1 : i+1]
 	}
 	set(0, "Webhook-Id", d.ID)
 	set(1, "Webhook-Timestamp", strconv.FormatInt(at.Unix(), 10))

@@ -78,26 +78,25 @@ func (w *webhook) Deliver(ctx context.Context, d *transport.Delivery) (transport
 	if err := signature.CheckID(d.ID); err != nil {
 		return transport.Receipt{}, transport.Permanent(fmt.Errorf("signing: %w", err), transport.WithCode("signature.id"))
 	}
-	body := newBody()
-	body.bytes = appendEnvelope(body.bytes, d)
-	return w.send(ctx, d, body)
+	a := newAttempt()
+	defer a.release()
+	a.bytes = appendEnvelope(a.bytes, d)
+	return w.send(ctx, d, a)
 }
 
-// send signs body and sends it; body is given back to its pool by whoever reads
-// it last, which may be after send returned.
-func (w *webhook) send(ctx context.Context, d *transport.Delivery, body *body) (transport.Receipt, error) {
+// send signs the body of a and sends it.
+func (w *webhook) send(ctx context.Context, d *transport.Delivery, a *attempt) (transport.Receipt, error) {
 	now := time.Now()
-	header, used, err := w.signer.header(d.ID, now, body.bytes)
+	signatures, used, err := w.signer.header(d.ID, now, a.bytes)
 	if err != nil {
-		_ = body.Close()
 		return transport.Receipt{}, transport.ConfigError(err, transport.WithCode("signature.no_secret"))
 	}
 	receipt := transport.Receipt{UsedSecrets: used}
 	ctx, cancel := w.within(ctx, now, d.Deadline)
 	defer cancel()
-	response, err := w.client.RoundTrip(w.request(ctx, d, body, now, header))
+	response, err := w.client.RoundTrip(w.request(ctx, d, a, now, signatures))
 	if err != nil {
-		return receipt, failed(err, body.sent.Load(), ctx.Err() != nil)
+		return receipt, failed(err, a.wrote.Load(), ctx.Err() != nil)
 	}
 	return w.answered(receipt, response)
 }
@@ -112,7 +111,7 @@ func (w *webhook) within(ctx context.Context, now, deadline time.Time) (context.
 }
 
 // failed classifies an error without a response. Whether the peer may have
-// acted depends on one thing: whether the whole body left.
+// acted depends on one thing: whether the whole request left.
 func failed(err error, sent, ended bool) error {
 	err = withoutURL(err)
 	switch {

@@ -2,70 +2,12 @@ package webhook
 
 import (
 	"encoding/base64"
-	"io"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
 	"github.com/deliveryd/deliveryd/sdk/transport"
 )
-
-// maxPooled keeps a rare large body from staying in memory for ever.
-const maxPooled = 256 << 10
-
-// body is a request body that knows how much of it was read and gives its
-// buffer back when it is closed. net/http may read and close a body after
-// RoundTrip returned, so both happen under a lock, and a late read finds it closed.
-type body struct {
-	mu     sync.Mutex
-	buffer *[]byte
-	bytes  []byte
-	offset int
-	closed bool
-	sent   atomic.Bool // the whole body was handed to the connection
-	values [6]string   // of the request's own headers; here to share the allocation
-}
-
-var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
-
-func newBody() *body {
-	buffer := buffers.Get().(*[]byte)
-	return &body{buffer: buffer, bytes: (*buffer)[:0]}
-}
-
-// Read hands out the body.
-func (b *body) Read(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.closed {
-		return 0, io.ErrClosedPipe
-	}
-	n := copy(p, b.bytes[b.offset:])
-	b.offset += n
-	if b.offset == len(b.bytes) {
-		b.sent.Store(true)
-		return n, io.EOF
-	}
-	return n, nil
-}
-
-// Close gives the buffer back, once.
-func (b *body) Close() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.closed {
-		return nil
-	}
-	b.closed = true
-	if cap(b.bytes) <= maxPooled {
-		*b.buffer = b.bytes[:0]
-		buffers.Put(b.buffer)
-	}
-	b.buffer, b.bytes = nil, nil
-	return nil
-}
 
 // appendEnvelope appends the JSON body. data and metadata are JSON already and
 // go in byte for byte; other content goes in as data_base64, as in CloudEvents.
