@@ -11,6 +11,7 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -55,11 +56,16 @@ type Migration struct {
 //
 // A nil logger logs nothing. Errors wrap ErrNewer where it applies.
 func Up(ctx context.Context, url string, logger hclog.Logger) ([]Migration, error) {
+	return UpFrom(ctx, url, files, logger)
+}
+
+// UpFrom is Up with other files: for tests of what a faulty one does.
+func UpFrom(ctx context.Context, url string, files fs.FS, logger hclog.Logger) ([]Migration, error) {
 	if logger == nil {
 		logger = hclog.NewNullLogger()
 	}
 	var applied []Migration
-	err := withProvider(url, func(db *sql.DB, provider *goose.Provider) error {
+	err := withProvider(url, files, func(db *sql.DB, provider *goose.Provider) error {
 		// Most starts find nothing to do; they need not wait for a lock.
 		pending, err := isPending(ctx, db, provider)
 		if err != nil || !pending {
@@ -86,7 +92,7 @@ func Up(ctx context.Context, url string, logger hclog.Logger) ([]Migration, erro
 // Status returns every migration that this deliveryd knows, oldest first. It changes nothing in the database.
 func Status(ctx context.Context, url string) ([]Migration, error) {
 	var all []Migration
-	err := withProvider(url, func(db *sql.DB, provider *goose.Provider) error {
+	err := withProvider(url, files, func(db *sql.DB, provider *goose.Provider) error {
 		made, err := tableExists(ctx, db)
 		if err != nil {
 			return err
@@ -115,7 +121,7 @@ func Status(ctx context.Context, url string) ([]Migration, error) {
 // Check returns nil when the database's schema is the one that this deliveryd was built for, else an error that wraps
 // ErrPending or ErrNewer: for a daemon that was told not to migrate. It changes nothing in the database.
 func Check(ctx context.Context, url string) error {
-	err := withProvider(url, func(db *sql.DB, provider *goose.Provider) error {
+	err := withProvider(url, files, func(db *sql.DB, provider *goose.Provider) error {
 		pending, err := isPending(ctx, db, provider)
 		if err == nil && pending {
 			err = fmt.Errorf("%w: run deliveryd migrate up", ErrPending)
@@ -146,7 +152,7 @@ func isPending(ctx context.Context, db *sql.DB, provider *goose.Provider) (bool,
 }
 
 // withProvider runs fn with goose on a short-lived pool of its own.
-func withProvider(url string, fn func(*sql.DB, *goose.Provider) error) error {
+func withProvider(url string, files fs.FS, fn func(*sql.DB, *goose.Provider) error) error {
 	config, err := pgx.ParseConfig(url)
 	if err != nil {
 		return fmt.Errorf("reading the database's URL: %w", err)

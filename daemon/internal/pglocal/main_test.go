@@ -140,7 +140,7 @@ func nobodyOwns(t *testing.T, dir string) account {
 // openDir returns a directory that other users can reach, unlike t.TempDir.
 func openDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "pglocal-test-")
+	dir, err := os.MkdirTemp("", "pglocal-test-") //nolint:usetesting // t.TempDir is closed to other users
 	if err != nil {
 		t.Fatal(err)
 	}

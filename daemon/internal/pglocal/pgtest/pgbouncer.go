@@ -58,7 +58,7 @@ max_client_conn = 500
 // poolerDir returns a directory for PgBouncer and whom it runs as: like PostgreSQL it refuses to be root.
 func poolerDir(t testing.TB) (string, *syscall.Credential) {
 	t.Helper()
-	// Not t.TempDir: other users cannot enter it, and its path may be too long for a socket.
+	//nolint:usetesting // t.TempDir is closed to other users, and its path may be too long for a socket
 	dir, err := os.MkdirTemp("/tmp", "pgbouncer-test-")
 	if err != nil {
 		t.Fatalf("making a directory for PgBouncer: %v", err)
