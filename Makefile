@@ -48,9 +48,10 @@ generate: server-deps ## gen/db from the migrations, gen/transport from the prot
 	.ci/generate $(BUF) gen
 
 check-generated: server-deps ## fail when gen/ is not what "make generate" writes
-	@mkdir -p build && rm -rf build/generated
-	.ci/generate $(BUF) build/generated
-	@diff -r gen build/generated || { echo 'gen/ is stale: run "make generate" and commit'; exit 1; }
+	@# The underscore keeps what is written out of "./...".
+	@rm -rf build/_generated
+	.ci/generate $(BUF) build/_generated
+	@diff -r gen build/_generated || { echo 'gen/ is stale: run "make generate" and commit'; exit 1; }
 
 bench: server-deps build ## deliveries per second and CPU per delivery, as a table
 	go run ./daemon/cmd/deliverybench
