@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -60,7 +61,13 @@ func Empty(t testing.TB) *Database {
 // Pool returns a connection pool that is closed when the test ends, before the database is dropped.
 func (d *Database) Pool(t testing.TB) *pgxpool.Pool {
 	t.Helper()
-	pool, err := pgxpool.New(t.Context(), d.URL)
+	return OpenPool(t, d.URL)
+}
+
+// OpenPool returns a connection pool on url that is closed when the test ends.
+func OpenPool(t testing.TB, url string) *pgxpool.Pool {
+	t.Helper()
+	pool, err := pgxpool.New(t.Context(), url)
 	if err != nil {
 		t.Fatalf("opening a pool on the test's database: %v", err)
 	}
@@ -131,6 +138,21 @@ func Migrated(t testing.TB, cluster *pglocal.Cluster, name string) string {
 		t.Fatalf("making a database on the test's cluster: %v", err)
 	}
 	return cluster.URL(name)
+}
+
+// FaultRounds returns how often a fault test (TestFault...) repeats its fault: normal times, or, in make chaos, as many
+// times more as the environment variable DELIVERYD_FAULT_ROUNDS says.
+func FaultRounds(t testing.TB, normal int) int {
+	t.Helper()
+	text := os.Getenv("DELIVERYD_FAULT_ROUNDS")
+	if text == "" {
+		return normal
+	}
+	factor, err := strconv.Atoi(text)
+	if err != nil || factor < 1 {
+		t.Fatalf("DELIVERYD_FAULT_ROUNDS=%q, want a factor of 1 or more", text)
+	}
+	return normal * factor
 }
 
 // IgnoreCluster makes goleak overlook the goroutines that watch the server of this test binary, which lives until the

@@ -17,7 +17,12 @@ import (
 	"github.com/deliveryd/deliveryd/daemon/internal/pglocal/pgtest"
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
+	"go.uber.org/goleak"
 )
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, pgtest.IgnoreCluster()...)
+}
 
 func TestDatabasesAreMigratedAndApart(t *testing.T) {
 	t.Parallel()
@@ -36,6 +41,30 @@ func TestDatabasesAreMigratedAndApart(t *testing.T) {
 				t.Errorf("rows of another test are visible (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestFaultPoolOutlivesItsServer(t *testing.T) {
+	t.Parallel()
+	cluster := pgtest.Cluster(t)
+	pool := pgtest.OpenPool(t, pgtest.Migrated(t, cluster, "deliveryd"))
+	for lane := range pgtest.FaultRounds(t, 2) {
+		if _, err := pool.Exec(t.Context(), `insert into delivery_lanes (destination_id) values ($1)`, lane); err != nil {
+			t.Fatalf("inserting: %v", err)
+		}
+		if err := cluster.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := pool.Exec(t.Context(), `select 1`); err == nil {
+			t.Error("a statement without a server ended well")
+		}
+		if err := cluster.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var lanes int
+		if err := pool.QueryRow(t.Context(), `select count(*) from delivery_lanes`).Scan(&lanes); err != nil || lanes != lane+1 {
+			t.Errorf("%d lanes (%v) after %d kills, want %d", lanes, err, lane+1, lane+1)
+		}
 	}
 }
 
