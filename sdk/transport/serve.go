@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -34,7 +35,7 @@ const (
 //
 // Called with --describe it prints the plugin's description as JSON. Started by
 // hand it says what it is. A mistake in p ends the process with status 1.
-func Serve[C any](p Plugin[C]) {
+func Serve[C any](p Plugin[C], options ...ServeOption) {
 	if len(os.Args) > 1 {
 		os.Exit(byHand(os.Args[1:], p, os.Stdout, os.Stderr))
 	}
@@ -49,7 +50,19 @@ func Serve[C any](p Plugin[C]) {
 		log.Error("starting the plugin", "error", err.Error())
 		os.Exit(1)
 	}
+	for _, option := range options {
+		option(server)
+	}
 	serve(server, log)
+}
+
+// ServeOption changes how Serve runs a plugin. Hardly any plugin needs one.
+type ServeOption func(*Server)
+
+// WithGRPC adds options to the gRPC server, such as an interceptor for tracing.
+// Defaults to none.
+func WithGRPC(options ...grpc.ServerOption) ServeOption {
+	return func(s *Server) { s.grpcOptions = append(s.grpcOptions, options...) }
 }
 
 // byHand answers a person at a terminal.
@@ -95,7 +108,7 @@ func serve(s *Server, log *slog.Logger) {
 		Plugins:         plugin.PluginSet{DispenseName: serverPlugin{server: s}},
 		Logger:          hclog.NewNullLogger(),
 		GRPCServer: func(options []grpc.ServerOption) *grpc.Server {
-			grpcServer = grpc.NewServer(append(options, serverOptions()...)...)
+			grpcServer = grpc.NewServer(slices.Concat(options, serverOptions(), s.grpcOptions)...)
 			go watchLifeline(os.Stdin, s, grpcServer, stopped, log)
 			return grpcServer
 		},

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -28,6 +29,8 @@ type Server struct {
 	log      *slog.Logger
 	pool     *pool
 	onCall   func() // first call of the host; see captureStdio
+	// grpcOptions are those of WithGRPC.
+	grpcOptions []grpc.ServerOption
 
 	mu        sync.RWMutex
 	instances map[instanceKey]*instance
