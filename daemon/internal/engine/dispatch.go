@@ -70,6 +70,11 @@ func (e *Engine) dispatch() {
 		}
 		e.wantRead(l)
 	}
+	e.markSuspects()
+	e.sendAll()
+}
+
+func (e *Engine) sendAll() {
 	for _, p := range e.plugins {
 		e.send(p)
 	}
@@ -89,6 +94,10 @@ func (e *Engine) serve(l *lane, p *plugin) (more bool) {
 		it := l.levels[l.top()].queue[0]
 		if e.expired(it) {
 			e.refuseQueued(l.pop(), expiredReason(it))
+			continue
+		}
+		if it.MarkCount >= poisonMarks {
+			e.refuseQueued(l.pop(), poisonReason)
 			continue
 		}
 		if !e.admit(l, it) {
@@ -135,6 +144,16 @@ func (e *Engine) start(l *lane, p *plugin, it *item) {
 	p.inFlight++
 	e.buffered--
 	e.inFlight[it.ID] = it
+	if l.careful > 0 {
+		l.careful--
+		e.suspects = append(e.suspects, it)
+		return
+	}
+	e.ship(p, it)
+}
+
+// ship gets an item whose attempt has begun on its way.
+func (e *Engine) ship(p *plugin, it *item) {
 	if it.Payload == nil {
 		e.fetch(p, it)
 		return
@@ -167,11 +186,7 @@ func (e *Engine) fetch(p *plugin, it *item) {
 func (e *Engine) fetched(p *plugin, it *item, payload []byte, length int, err error) {
 	switch {
 	case err != nil:
-		// The row changed, or the database is away: nothing was attempted.
-		e.free(it, breaker.Report{})
-		e.forget(it)
-		it.lane.levels[it.Priority].restart(e.now)
-		e.timers.set(it.lane, e.now.Add(time.Second))
+		e.abandon(it)
 	case payload == nil:
 		e.free(it, breaker.Report{})
 		e.refuse(it, tooLargeReason(length, e.o.MaxPayload))
@@ -180,6 +195,15 @@ func (e *Engine) fetched(p *plugin, it *item, payload []byte, length int, err er
 		e.enqueue(p, it)
 		e.send(p)
 	}
+}
+
+// abandon ends an attempt that could not begin: the row changed, or the database
+// is away. It is read again.
+func (e *Engine) abandon(it *item) {
+	e.free(it, breaker.Report{})
+	e.forget(it)
+	it.lane.levels[it.Priority].restart(e.now)
+	e.timers.set(it.lane, e.now.Add(time.Second))
 }
 
 // request builds the plugin's view of an item.

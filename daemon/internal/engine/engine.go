@@ -34,6 +34,7 @@ type Queue interface {
 	Payload(ctx context.Context, id string, attemptCount int32, limit int) (payload []byte, length int, err error)
 	Discover(ctx context.Context, f func(store.Waiting)) error
 	Record(ctx context.Context, o *store.Outcomes, keepCompleted bool) (store.Applied, error)
+	LogLate(ctx context.Context, late []store.LateAttempt) error
 	Mark(ctx context.Context, items []store.Item, count bool) error
 	Health(ctx context.Context, destinationID int32) (store.Health, error)
 	RenewLease(ctx context.Context, id, host, version string, ttl time.Duration) (store.Lease, error)
@@ -157,6 +158,7 @@ type Engine struct {
 	hungry     laneQueue // lanes that want to read
 	timers     timerHeap
 	inFlight   map[string]*item
+	suspects   []*item // attempts that are to be marked before they begin
 	buffered   int
 	bytes      int64 // of payloads buffered and in flight
 	reads      int   // read jobs at work

@@ -225,7 +225,7 @@ func (f *fakeTransport) attempt(ctx context.Context, item *transportv1.Item, ref
 	f.order = append(f.order, item.GetId())
 	f.running[ref.GetId()]++
 	f.highest[ref.GetId()] = max(f.highest[ref.GetId()], f.running[ref.GetId()])
-	answer, gate := f.answer, f.gates[ref.GetId()]
+	gate := f.gates[ref.GetId()]
 	f.mu.Unlock()
 	if gate != nil {
 		select {
@@ -233,6 +233,9 @@ func (f *fakeTransport) attempt(ctx context.Context, item *transportv1.Item, ref
 		case <-ctx.Done():
 		}
 	}
+	f.mu.Lock()
+	answer := f.answer // as it is when the attempt ends
+	f.mu.Unlock()
 	result := success(item.GetId())
 	if answer != nil {
 		result = answer(item, ref)

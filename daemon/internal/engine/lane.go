@@ -71,7 +71,9 @@ type lane struct {
 	// settled are rows that were recorded while a read was under way: the read may
 	// still bring them as they were before, and they must not be sent again.
 	settled []*item
-	unclean int32
+	// careful is how many more attempts are marked before they begin: the last
+	// owner died, and one of these rows may be why.
+	careful int
 
 	breaker                      *breaker.Breaker
 	tracker                      *health.Tracker

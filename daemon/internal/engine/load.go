@@ -178,16 +178,23 @@ func (e *Engine) block(l *lane, why string) {
 	e.dropQueue(l)
 }
 
-// unload forgets what a lane knows of its destination: another daemon may write it.
+// unload forgets what a lane knows of its destination, which another daemon may
+// write from now on. The instance stays open: the lane may be back in a moment.
 func (e *Engine) unload(l *lane) {
 	e.dropQueue(l)
+	l.dest, l.breaker, l.tracker, l.limiter = nil, nil, nil, nil
+	delete(e.touched, l)
+	l.block, l.orphan = "", ""
+}
+
+// discard is the end of a lane on this daemon.
+func (e *Engine) discard(l *lane) {
+	e.unload(l)
+	delete(e.lanes, l.id)
 	if l.inst != nil {
 		l.inst.retired = true
 		e.retire(l.inst)
 	}
-	l.dest, l.inst, l.breaker, l.tracker, l.limiter = nil, nil, nil, nil, nil
-	delete(e.touched, l)
-	l.block, l.orphan = "", ""
 }
 
 func (e *Engine) retryLoad(l *lane, after time.Duration) {

@@ -17,18 +17,20 @@ const (
 
 // renewLoop keeps the daemon's lease.
 func (e *Engine) renewLoop() {
+	failing := false
 	for e.ctx.Err() == nil {
 		sent := time.Now()
 		got, err := e.queue.RenewLease(e.ctx, e.o.DaemonID, e.o.Host, e.o.Version, e.o.Lease.TTL)
 		wait := e.o.RenewEvery
-		if err != nil {
-			wait = e.o.RenewEvery / 5
-			if e.ctx.Err() == nil {
-				e.log.Warn("renewing the lease failed, trying again", "error", err)
-			}
-		} else {
+		if err == nil {
 			e.post(func() { e.renewed(sent, got) })
+		} else {
+			wait = e.o.RenewEvery / 5
 		}
+		if err != nil && !failing && e.ctx.Err() == nil {
+			e.log.Warn("renewing the lease failed, trying again until it works", "error", err)
+		}
+		failing = err != nil
 		pause(e.ctx, wait-min(wait, time.Since(sent)))
 	}
 }
@@ -140,7 +142,10 @@ func (e *Engine) acquired(epoch uint64, lanes []store.Lane, err error) {
 	}
 	for _, acquired := range lanes {
 		l := e.lane(acquired.DestinationID)
-		l.unclean = acquired.Unclean
+		l.careful = 0
+		if acquired.Unclean > 0 {
+			l.careful = carefulWindow
+		}
 		for p := range l.levels {
 			// Hints came while the lane was not ours, rows came before that: read all.
 			l.levels[p].restart(e.now)
@@ -183,8 +188,7 @@ func (e *Engine) releasedLanes(ids []int32, err error) {
 	e.machine.Released(ids)
 	for _, id := range ids {
 		if l, ok := e.lanes[id]; ok {
-			e.unload(l)
-			delete(e.lanes, id)
+			e.discard(l)
 		}
 	}
 }

@@ -167,9 +167,10 @@ func (e *Engine) recordSingly(o *store.Outcomes) store.Applied {
 
 // recorded frees what was recorded. An outcome that was not applied belongs to a
 // row that somebody else has changed since it was read: cancelled, or done by
-// the lane's next owner. There is nothing to do about it but to forget the row.
+// the lane's next owner. It undoes nothing; its attempt is put on record.
 func (e *Engine) recorded(batch []outcomeOf, applied store.Applied, took time.Duration) {
 	e.recording, e.unrecorded = false, 0
+	var late []store.LateAttempt
 	var delivered, undelivered, dead, fenced int
 	for i := range batch {
 		b := &batch[i]
@@ -181,6 +182,7 @@ func (e *Engine) recorded(batch []outcomeOf, applied store.Applied, took time.Du
 				delivered++
 			} else {
 				fenced++
+				late = append(late, b.late(b.delivered.Attempt))
 			}
 			continue
 		}
@@ -188,6 +190,9 @@ func (e *Engine) recorded(batch []outcomeOf, applied store.Applied, took time.Du
 		switch {
 		case !ok:
 			fenced++
+			if b.undelivered.Attempt != nil {
+				late = append(late, b.late(b.undelivered.Attempt))
+			}
 		case b.undelivered.Dead:
 			dead++
 		default:
@@ -196,6 +201,25 @@ func (e *Engine) recorded(batch []outcomeOf, applied store.Applied, took time.Du
 		}
 	}
 	e.o.Observer.Recorded(delivered, undelivered, dead, fenced, took)
+	e.logLate(late)
+}
+
+func (o *outcomeOf) late(attempt []byte) store.LateAttempt {
+	it := o.it
+	return store.LateAttempt{DeliveryID: it.DeliveryID, DestinationID: it.DestinationID, CreatedAt: it.CreatedAt, Attempt: attempt}
+}
+
+// logLate puts attempts on record whose outcome came too late to count.
+func (e *Engine) logLate(late []store.LateAttempt) {
+	if len(late) == 0 {
+		return
+	}
+	e.log.Warn("outcomes came too late: their rows had been changed meanwhile", "outcomes", len(late))
+	go func() {
+		if err := e.queue.LogLate(e.ctx, late); err != nil && e.ctx.Err() == nil {
+			e.log.Warn("logging late attempts failed", "attempts", len(late), "error", err)
+		}
+	}()
 }
 
 // again makes the lane look at a row that stays in the queue when it is due.

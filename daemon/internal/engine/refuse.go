@@ -13,10 +13,14 @@ func expiresAt(it *item) time.Time {
 	if it.ExpiresAt != nil {
 		return *it.ExpiresAt
 	}
-	if it.lane.dest == nil {
+	dest := it.dest
+	if dest == nil {
+		dest = it.lane.dest
+	}
+	if dest == nil {
 		return time.Time{}
 	}
-	return it.CreatedAt.Add(it.lane.dest.Settings.Expiry.Std())
+	return it.CreatedAt.Add(dest.Settings.Expiry.Std())
 }
 
 func (e *Engine) expired(it *item) bool {

@@ -279,6 +279,36 @@ func queueSecretUse(batch *pgx.Batch, uses []SecretUse) {
 	batch.Queue(secretUseSQL, id, n)
 }
 
+// LateAttempt is an attempt whose outcome was fenced off.
+type LateAttempt struct {
+	DeliveryID    string
+	DestinationID int32
+	CreatedAt     time.Time
+	Attempt       []byte // an attempts array with this one
+}
+
+// logLateSQL leaves out attempts that are in the log: the outcome was applied
+// after all, and only the answer of the commit was lost.
+const logLateSQL = `
+update delivery_logs l set attempts = l.attempts || jsonb_build_array((x.attempt::jsonb -> 0) || '{"late": true}'), updated_at = now()
+from unnest($1::text[], $2::int[], $3::timestamptz[], $4::text[]) as x(delivery_id, destination_id, created_at, attempt)
+where l.delivery_id = x.delivery_id and l.destination_id = x.destination_id and l.created_at = x.created_at
+  and not l.attempts @> jsonb_build_array(jsonb_build_object('at', x.attempt::jsonb -> 0 -> 'at', 'daemon', x.attempt::jsonb -> 0 -> 'daemon'))`
+
+// LogLate puts late attempts on record, marked as late; it changes no status.
+func (s *Store) LogLate(ctx context.Context, late []LateAttempt) error {
+	ctx, cancel := s.deadline(ctx)
+	defer cancel()
+	n := len(late)
+	delivery, attempt, destination, created := make([]string, n), make([]string, n), make([]int32, n), make([]time.Time, n)
+	for i := range late {
+		l := &late[i]
+		delivery[i], destination[i], created[i], attempt[i] = l.DeliveryID, l.DestinationID, l.CreatedAt, string(l.Attempt)
+	}
+	_, err := s.relaxed.Exec(ctx, logLateSQL, delivery, destination, created, attempt)
+	return wrap("logging late attempts", err)
+}
+
 func text(b []byte) *string {
 	if b == nil {
 		return nil
