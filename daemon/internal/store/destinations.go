@@ -34,9 +34,9 @@ const (
 // destinationStatements are the statements on delivery_destinations, its health
 // and its secrets.
 type destinationStatements struct {
-	byID, byLabel, ofOrganization, defaults, list, changed statement
-	insert, update, pause, disable                         statement
-	health, healthOf, resetHealth, secrets                 statement
+	byID, byLabel, ofOrganization, defaults, list, changed, sync statement
+	insert, update, pause, disable, resume                       statement
+	health, healthOf, resetHealth, resetHealthOf, secrets        statement
 }
 
 func buildDestinationStatements() destinationStatements {
@@ -55,20 +55,33 @@ func buildDestinationStatements() destinationStatements {
 		list: prepare(rows(organization.AND(d.Label.GT(textParam("after"))).
 			AND(postgres.RawBool("(#type = '' or type = #type)", postgres.RawArgs{"#type": param("type")}))).
 			ORDER_BY(d.Label).LIMIT(anyLimit)),
-		changed: prepare(d.SELECT(d.ID, d.UpdatedAt).WHERE(d.UpdatedAt.GT(timeParam("since"))).
+		changed: prepare(d.SELECT(d.ID, d.UpdatedAt).
+			WHERE(postgres.RawBool("(updated_at, id) > (#since::timestamptz, #after::int)", postgres.RawArgs{"#since": param("since"), "#after": param("after")})).
 			ORDER_BY(d.UpdatedAt, d.ID).LIMIT(anyLimit)),
+		sync: prepare(rows(postgres.RawBool("(managed_by = 'config' or (organization_id, label) in (select * from unnest(#organizations::text[], #labels::text[])))",
+			postgres.RawArgs{"#organizations": param("organizations"), "#labels": param("labels")})).ORDER_BY(d.ID)),
 		pause: prepare(d.UPDATE().SET(
-			d.PausedAt.SET(postgres.RawTimestampz("case when #paused then coalesce(paused_at, now()) end", postgres.RawArgs{"#paused": param("paused")})),
-			d.PausedBy.SET(postgres.RawString("case when #paused then coalesce(paused_by, #by) end", postgres.RawArgs{"#paused": param("paused"), "#by": param("by")})),
+			d.PausedAt.SET(postgres.RawTimestampz("case when #paused::bool then coalesce(paused_at, now()) end", postgres.RawArgs{"#paused": param("paused")})),
+			d.PausedBy.SET(postgres.RawString("case when #paused::bool then coalesce(paused_by, #by) end", postgres.RawArgs{"#paused": param("paused"), "#by": param("by")})),
 			d.UpdatedAt.SET(now()),
 		).WHERE(own).RETURNING(d.AllColumns)),
 		disable: prepare(d.UPDATE().SET(
-			d.Disabled.SET(textParam("disabled")),
-			d.DisabledAt.SET(postgres.RawTimestampz("case when #disabled = 'true' then now() end", postgres.RawArgs{"#disabled": param("disabled")})),
+			d.Disabled.SET(postgres.RawString("'true'")),
+			d.DisabledAt.SET(now()),
 			d.DisabledBy.SET(textParam("by")),
 			d.DisabledReason.SET(textParam("reason")),
 			d.UpdatedAt.SET(now()),
-		).WHERE(d.ID.EQ(intParam("id")).AND(d.Disabled.NOT_EQ(textParam("disabled")))).RETURNING(d.AllColumns)),
+		).WHERE(d.ID.EQ(intParam("id")).AND(postgres.RawBool("disabled = 'false'"))).RETURNING(d.AllColumns)),
+		resume: prepare(d.UPDATE().SET(
+			d.PausedAt.SET(postgres.RawTimestampz("null")),
+			d.PausedBy.SET(postgres.RawString("null")),
+			d.Disabled.SET(postgres.RawString("'false'")),
+			d.DisabledAt.SET(postgres.RawTimestampz("null")),
+			d.DisabledBy.SET(postgres.RawString("null")),
+			d.DisabledReason.SET(postgres.RawString("null")),
+			d.Generation.SET(postgres.RawInt("generation + 1")),
+			d.UpdatedAt.SET(now()),
+		).WHERE(own).RETURNING(d.AllColumns)),
 	}
 	s.insert, s.update = buildDestinationWrites()
 	s.buildHealth()
@@ -81,12 +94,15 @@ func buildDestinationWrites() (insert, update statement) {
 	t := table.DeliveryDestinations
 	columns := postgres.ColumnList{
 		t.Type, t.Label, t.Description, t.Icon, t.Instructions, t.Config, t.Settings,
-		t.IsDefault, t.ManagedBy, t.ManagedSource, t.Generation,
+		t.IsDefault, t.ManagedBy, t.ManagedSource, t.Generation, t.Disabled, t.DisabledBy, t.DisabledReason,
 	}
 	values := make([]any, len(columns))
 	for i, c := range columns {
 		values[i] = postgres.Raw(named(param(c.Name())))
 	}
+	columns = append(columns, t.DisabledAt)
+	values = append(values, postgres.Raw("case when #disabled::text = 'true' then coalesce(#since::timestamptz, now()) end",
+		postgres.RawArgs{"#disabled": param("disabled"), "#since": param("disabled_at")}))
 	insert = prepare(t.INSERT(append(postgres.ColumnList{t.OrganizationID}, columns...)).
 		VALUES(postgres.Raw(named("organization_id")), values...).RETURNING(t.AllColumns))
 	update = prepare(t.UPDATE(append(columns, t.UpdatedAt)).SET(values[0], append(values[1:], now())...).
@@ -102,6 +118,7 @@ func writeValues(d *Destination) values {
 		"id": d.ID, "seen": d.UpdatedAt, "organization_id": d.OrganizationID, "type": d.Type, "label": d.Label, "description": d.Description,
 		"icon": d.Icon, "instructions": d.Instructions, "config": d.Config, "settings": d.Settings, "is_default": d.IsDefault,
 		"managed_by": d.ManagedBy, "managed_source": d.ManagedSource, "generation": d.Generation,
+		"disabled": d.Disabled, "disabled_by": d.DisabledBy, "disabled_reason": d.DisabledReason, "disabled_at": d.DisabledAt,
 	}
 }
 
@@ -144,11 +161,12 @@ type Changed struct {
 }
 
 // ChangedDestinations returns at most limit of the destinations that changed
-// after since, oldest change first. A transaction that is still open can later
-// show a change that is older than some of these: ask again with some slack.
-func (s *Store) ChangedDestinations(ctx context.Context, since time.Time, limit int) ([]Changed, error) {
+// behind after, oldest change first; rows of one transaction have one time. A
+// transaction that is still open can later show a change that is older than some
+// of these: ask again with some slack.
+func (s *Store) ChangedDestinations(ctx context.Context, after Changed, limit int) ([]Changed, error) {
 	return all[Changed](ctx, s, "looking for changed destinations", s.sql.destination.changed,
-		values{"since": since, limitOf: limit})
+		values{"since": after.At, "after": after.ID, limitOf: limit})
 }
 
 const goneSQL = `
@@ -173,7 +191,7 @@ func (s *Store) InsertDestination(ctx context.Context, d *Destination) (Destinat
 }
 
 // UpdateDestination writes what the caller decides on: type, label, texts,
-// config, settings, default, owner and generation. ErrNotFound where the row is
+// config, settings, default, owner, generation and whether it is disabled. ErrNotFound where the row is
 // not any more what it was when d was read, or never was d's organization's.
 func (s *Store) UpdateDestination(ctx context.Context, d *Destination) (Destination, error) {
 	return one[Destination](ctx, s, "updating a destination", s.sql.destination.update, writeValues(d))
@@ -189,26 +207,35 @@ func (s *Store) PauseDestination(ctx context.Context, organization string, id in
 // disabled already: the first reason stays.
 func (s *Store) DisableDestination(ctx context.Context, id int32, by, reason string) (changed bool, err error) {
 	_, err = one[Destination](ctx, s, "disabling a destination", s.sql.destination.disable,
-		values{"id": id, "disabled": True, "by": by, "reason": reason})
+		values{"id": id, "by": by, "reason": reason})
 	if errors.Is(err, ErrNotFound) {
 		return false, nil
 	}
 	return err == nil, err
 }
 
-// EnableDestination enables a destination and resets its health: what waited is
-// resumed with a closed breaker and no hold. False where it was enabled.
-func (s *Store) EnableDestination(ctx context.Context, id int32) (changed bool, err error) {
+// ResumeDestination ends a pause, a hold, an open breaker and a disabling of an
+// organization's destination. The generation counts up, so that whoever owns the
+// lane starts it afresh.
+func (s *Store) ResumeDestination(ctx context.Context, organization string, id int32) (Destination, error) {
 	ctx, cancel := s.deadline(ctx)
 	defer cancel()
+	var list []Destination
 	var batch pgx.Batch
 	st := s.sql.destination
-	batch.Queue(st.disable.sql, st.disable.args(values{"id": id, "disabled": False, "by": nil, "reason": nil})...).
-		Query(func(rows pgx.Rows) error {
-			changed = rows.Next()
-			rows.Close()
-			return rows.Err()
+	// Health first, in the order in which outcomes lock.
+	batch.Queue(st.resetHealthOf.sql, st.resetHealthOf.args(values{"organization": organization, "id": id})...)
+	batch.Queue(st.resume.sql, st.resume.args(values{"organization": organization, "id": id})...).
+		Query(func(rows pgx.Rows) (err error) {
+			list, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Destination])
+			return err
 		})
-	batch.Queue(st.resetHealth.sql, st.resetHealth.args(values{"id": id})...)
-	return changed, wrap("enabling a destination", s.durable.SendBatch(ctx, &batch).Close())
+	err := s.durable.SendBatch(ctx, &batch).Close()
+	if err == nil && len(list) == 0 {
+		err = pgx.ErrNoRows
+	}
+	if err != nil {
+		return Destination{}, wrap("resuming a destination", err)
+	}
+	return list[0], nil
 }

@@ -72,6 +72,7 @@ func sentinel(code string) error {
 	}
 	return errOther
 }
+
 func isBrokenConn(err error) bool {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
 		errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {

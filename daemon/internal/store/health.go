@@ -18,7 +18,19 @@ func (s *destinationStatements) buildHealth() {
 		FROM(h.INNER_JOIN(d, d.ID.EQ(h.DestinationID))).
 		WHERE(d.OrganizationID.EQ(textParam("organization")).AND(postgres.RawBool("destination_id = any(#ids::int[])", postgres.RawArgs{"#ids": param("ids")}))).
 		ORDER_BY(h.DestinationID))
-	s.resetHealth = prepare(h.UPDATE().SET(
+	reset := func(where postgres.BoolExpression) statement { return prepare(healthy(h).WHERE(where)) }
+	s.resetHealth = reset(h.DestinationID.EQ(intParam("id")))
+	s.resetHealthOf = reset(h.DestinationID.EQ(intParam("id")).AND(postgres.EXISTS(
+		d.SELECT(d.ID).WHERE(d.ID.EQ(h.DestinationID).AND(d.OrganizationID.EQ(textParam("organization")))))))
+	s.secrets = prepare(w.SELECT(w.AllColumns).
+		WHERE(w.DestinationID.EQ(intParam("id")).
+			AND(postgres.RawBool("is_active = 'true' and (expires_at is null or expires_at > now())"))).
+		ORDER_BY(w.IsPrimary.DESC(), w.CreatedAt.DESC(), w.ID).LIMIT(maxSecrets))
+}
+
+// healthy resets all that keeps a lane from sending; totals stay.
+func healthy(h *table.DestinationHealthTable) postgres.UpdateStatement {
+	return h.UPDATE().SET(
 		h.Status.SET(postgres.RawString("'healthy'")),
 		h.ConsecutiveFailures.SET(postgres.RawInt("0")),
 		h.DisabledAt.SET(postgres.RawTimestampz("null")),
@@ -29,11 +41,7 @@ func (s *destinationStatements) buildHealth() {
 		h.HeldAt.SET(postgres.RawTimestampz("null")),
 		h.HoldReason.SET(postgres.RawString("null")),
 		h.UpdatedAt.SET(now()),
-	).WHERE(h.DestinationID.EQ(intParam("id"))))
-	s.secrets = prepare(w.SELECT(w.AllColumns).
-		WHERE(w.DestinationID.EQ(intParam("id")).
-			AND(postgres.RawBool("is_active = 'true' and (expires_at is null or expires_at > now())"))).
-		ORDER_BY(w.IsPrimary.DESC(), w.CreatedAt.DESC(), w.ID).LIMIT(maxSecrets))
+	)
 }
 
 // Health returns the health of a destination. One that has never been attempted

@@ -1,0 +1,234 @@
+package destination
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/deliveryd/deliveryd/daemon/internal/store"
+)
+
+// removedReason disables what the configuration file no longer declares.
+const (
+	removedReason  = "removed from the configuration file"
+	disabledReason = "disabled in the configuration file"
+)
+
+// Declaration is a destination as the configuration file declares it.
+type Declaration struct {
+	OrganizationID, Label, Type             string
+	Description, Icon, Instructions, Source string
+	Default, Disabled                       bool
+	// Settings are complete.
+	Settings Settings
+	// Resolved says whether Config is known: it is not while the plugin is missing.
+	// What is stored of an unresolved destination stays as it is.
+	Resolved bool
+	// Config is a JSON object with its secrets in clear text.
+	Config []byte
+	// SecretPaths are the JSON Pointers of what is to be sealed in Config.
+	SecretPaths []string
+}
+
+func (d *Declaration) key() store.DestinationKey {
+	return store.DestinationKey{OrganizationID: d.OrganizationID, Label: d.Label}
+}
+
+// Report says what Apply changed, each destination as organization/label.
+type Report struct {
+	Added, Changed, Removed []string
+	// Adopted were created through the API or by another program, and belong to the
+	// configuration file from now on. They are among Changed too.
+	Adopted []string
+	// Unresolved wait for their plugin: nothing of them was stored.
+	Unresolved []string
+	Unchanged  int
+}
+
+// Apply makes the database say what the configuration file declares, in one
+// transaction: new destinations are created, changed ones get a new generation
+// where the plugin is concerned, and what the file no longer declares is
+// disabled with a reason and never deleted, for deliveries may wait there. What
+// has not changed is not touched. All daemons of a fleet read the same file.
+func (r *Registry) Apply(ctx context.Context, declared []Declaration) (Report, error) {
+	keys := make([]store.DestinationKey, len(declared))
+	for i := range declared {
+		keys[i] = declared[i].key()
+	}
+	var report Report
+	rows, err := r.store.SyncDestinations(ctx, keys, func(current []store.Destination) (writes []store.DestinationWrite, err error) {
+		report = Report{}
+		return r.plan(declared, current, &report)
+	})
+	if err != nil {
+		return Report{}, err
+	}
+	for i := range rows {
+		r.changedHere(rows[i].ID)
+	}
+	for _, list := range [][]string{report.Added, report.Changed, report.Removed, report.Adopted, report.Unresolved} {
+		slices.Sort(list)
+	}
+	return report, nil
+}
+
+// plan compares what is declared with what is stored.
+func (r *Registry) plan(declared []Declaration, current []store.Destination, report *Report) ([]store.DestinationWrite, error) {
+	stored := make(map[store.DestinationKey]*store.Destination, len(current))
+	for i := range current {
+		stored[store.DestinationKey{OrganizationID: current[i].OrganizationID, Label: current[i].Label}] = &current[i]
+	}
+	var writes []store.DestinationWrite
+	for i := range declared {
+		d := &declared[i]
+		row := stored[d.key()]
+		delete(stored, d.key())
+		write, err := r.planOne(d, row, report)
+		if err != nil {
+			return nil, fmt.Errorf("destination %s/%s: %w", d.OrganizationID, d.Label, err)
+		}
+		if write != nil {
+			writes = append(writes, *write)
+		}
+	}
+	for key, row := range stored {
+		if row.Disabled == store.True {
+			continue
+		}
+		gone := *row
+		gone.Disabled, gone.DisabledBy, gone.DisabledReason = store.True, optional(ByConfig), optional(removedReason)
+		writes = append(writes, store.DestinationWrite{Row: gone})
+		report.Removed = append(report.Removed, key.OrganizationID+"/"+key.Label)
+	}
+	return writes, nil
+}
+
+func (r *Registry) planOne(d *Declaration, row *store.Destination, report *Report) (*store.DestinationWrite, error) {
+	name := d.OrganizationID + "/" + d.Label
+	if !d.Resolved {
+		report.Unresolved = append(report.Unresolved, name)
+		return nil, nil
+	}
+	if row == nil {
+		fresh, err := r.declaredRow(d, &store.Destination{OrganizationID: d.OrganizationID, Label: d.Label, Disabled: store.False})
+		if err != nil {
+			return nil, err
+		}
+		report.Added = append(report.Added, name)
+		return &store.DestinationWrite{Row: *fresh}, nil
+	}
+	next, err := r.declaredRow(d, row)
+	if err != nil {
+		return nil, err
+	}
+	if reflect.DeepEqual(next, row) {
+		report.Unchanged++
+		return nil, nil
+	}
+	if row.ManagedBy != store.ManagedByConfig {
+		report.Adopted = append(report.Adopted, name)
+	}
+	report.Changed = append(report.Changed, name)
+	return &store.DestinationWrite{Row: *next, ResetHealth: row.Disabled == store.True && next.Disabled == store.False}, nil
+}
+
+// declaredRow returns a copy of row that says what d declares. Config and
+// settings keep their text where they mean the same.
+func (r *Registry) declaredRow(d *Declaration, row *store.Destination) (*store.Destination, error) {
+	next := *row
+	next.Type, next.IsDefault = d.Type, boolText(d.Default)
+	next.Description, next.Icon, next.Instructions = optional(d.Description), optional(d.Icon), optional(d.Instructions)
+	next.ManagedBy, next.ManagedSource = store.ManagedByConfig, optional(d.Source)
+	switch {
+	case d.Disabled && row.Disabled != store.True:
+		next.Disabled, next.DisabledBy, next.DisabledReason = store.True, optional(ByConfig), optional(disabledReason)
+	case d.Disabled && text(row.DisabledBy) == ByConfig:
+		next.DisabledReason = optional(disabledReason)
+	case !d.Disabled && row.Disabled == store.True && text(row.DisabledBy) == ByConfig:
+		// What an operator or the health ladder disabled stays so: a reload is about
+		// something else.
+		next.Disabled, next.DisabledBy, next.DisabledReason, next.DisabledAt = store.False, nil, nil, nil
+	}
+	settings, err := json.Marshal(d.Settings)
+	if err != nil {
+		return nil, fmt.Errorf("encoding its settings: %w", err)
+	}
+	old, unreadable := parseSettings(row.Settings)
+	if unreadable != nil || !reflect.DeepEqual(old, d.Settings) {
+		next.Settings = string(settings)
+	}
+	same, err := r.sameConfig(d, row)
+	if err != nil {
+		return nil, err
+	}
+	if !same {
+		sealed, err := r.box.SealPaths(d.Config, d.SecretPaths, sealPlace(d.OrganizationID, d.Label))
+		if err != nil {
+			return nil, err
+		}
+		next.Config = string(sealed)
+	}
+	if !same || next.Type != row.Type || old.Concurrency != d.Settings.Concurrency {
+		next.Generation++
+	}
+	return &next, nil
+}
+
+// sameConfig reports whether the row's configuration is d's, and sealed as it
+// should be.
+func (r *Registry) sameConfig(d *Declaration, row *store.Destination) (bool, error) {
+	if row.ID == 0 || row.Config == "" {
+		return false, nil
+	}
+	// What cannot be opened any more is sealed anew.
+	plain, err := r.box.OpenPaths([]byte(row.Config), sealPlace(row.OrganizationID, row.Label))
+	if err != nil {
+		return false, nil //nolint:nilerr // see above
+	}
+	if plainly, err := r.box.NeedsSeal([]byte(row.Config), d.SecretPaths); err != nil || plainly {
+		return false, err
+	}
+	was, err := canonical(plain)
+	if err != nil {
+		return false, err
+	}
+	is, err := canonical(d.Config)
+	return bytes.Equal(was, is), err
+}
+
+// canonical is a JSON text with its keys in order, as encoding/json writes it. The
+// database does not keep the text that it was given.
+func canonical(document []byte) ([]byte, error) {
+	decoder := json.NewDecoder(bytes.NewReader(document))
+	decoder.UseNumber()
+	var value any
+	if err := decoder.Decode(&value); err != nil {
+		return nil, fmt.Errorf("reading a configuration: %w", err)
+	}
+	return json.Marshal(value)
+}
+
+func boolText(b bool) string {
+	if b {
+		return store.True
+	}
+	return store.False
+}
+
+// String sums a report up, for a log line.
+func (r Report) String() string {
+	var parts []string
+	for _, p := range []struct {
+		what  string
+		names []string
+	}{{"added", r.Added}, {"changed", r.Changed}, {"removed", r.Removed}, {"waiting for their plugin", r.Unresolved}} {
+		if len(p.names) > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", len(p.names), p.what))
+		}
+	}
+	return strings.Join(append(parts, fmt.Sprintf("%d unchanged", r.Unchanged)), ", ")
+}

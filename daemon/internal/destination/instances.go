@@ -1,0 +1,250 @@
+package destination
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/deliveryd/deliveryd/daemon/internal/pluginhost"
+	"github.com/deliveryd/deliveryd/daemon/internal/secret"
+	"github.com/deliveryd/deliveryd/daemon/internal/store"
+	transportv1 "github.com/deliveryd/deliveryd/gen/transport/v1"
+	"github.com/deliveryd/deliveryd/sdk/schema"
+)
+
+// closeTimeout bounds the draining of an instance that nothing is in flight of.
+const closeTimeout = 30 * time.Second
+
+type instanceKey struct {
+	transport string
+	ref       string
+	gen       uint64
+}
+
+func keyOf(transport string, ref *transportv1.InstanceRef) instanceKey {
+	return instanceKey{transport, ref.GetId(), ref.GetGeneration()}
+}
+
+// instances are those that this process has opened in plugins.
+type instances struct {
+	mu   sync.Mutex
+	open map[instanceKey]*instance
+}
+
+// instance is one generation of a destination in a plugin. The token of turn is
+// held by who opens or closes it.
+type instance struct {
+	turn   chan struct{}
+	opened bool
+	gone   bool // closed, and out of the map
+}
+
+// take returns the instance of a key with its turn.
+func (s *instances) take(ctx context.Context, key instanceKey) (*instance, error) {
+	for {
+		s.mu.Lock()
+		i, ok := s.open[key]
+		if !ok {
+			i = &instance{turn: make(chan struct{}, 1)}
+			s.open[key] = i
+		}
+		s.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case i.turn <- struct{}{}:
+		}
+		if !i.gone {
+			return i, nil
+		}
+		<-i.turn
+	}
+}
+
+// put gives the turn back; what is not open is forgotten.
+func (s *instances) put(key instanceKey, i *instance) {
+	if !i.opened {
+		i.gone = true
+		s.mu.Lock()
+		delete(s.open, key)
+		s.mu.Unlock()
+	}
+	<-i.turn
+}
+
+// Open makes sure that an instance of d's generation is open in its plugin, and
+// returns its name. Callers of the same generation wait for the first. Errors
+// wrap ErrTransportUnavailable, are a *ConfigError, or are the store's.
+func (r *Registry) Open(ctx context.Context, d *Destination) (*transportv1.InstanceRef, error) {
+	ref := &transportv1.InstanceRef{Id: strconv.Itoa(int(d.ID)), Generation: uint64(d.Generation)}
+	key := keyOf(d.Type, ref)
+	i, err := r.instance.take(ctx, key)
+	if err != nil {
+		return nil, fmt.Errorf("opening %s: %w", d.key(), err)
+	}
+	defer r.instance.put(key, i)
+	if i.opened {
+		return ref, nil
+	}
+	if err := r.openAs(ctx, d, ref); err != nil {
+		return nil, err
+	}
+	i.opened = true
+	return ref, nil
+}
+
+// openAs opens d under a name.
+func (r *Registry) openAs(ctx context.Context, d *Destination, ref *transportv1.InstanceRef) error {
+	req, err := r.openRequest(ctx, d, ref)
+	if err != nil {
+		return err
+	}
+	err = r.transports.Open(ctx, d.Type, req)
+	var refused *pluginhost.DiagnosticsError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &refused):
+		return &ConfigError{Destination: d.key(), Diagnostics: refused.Diagnostics}
+	case errors.Is(err, pluginhost.ErrUnavailable):
+		// The host would open it when the plugin is back; who wants it then asks again.
+		_ = r.transports.Close(ctx, d.Type, ref)
+	}
+	return fmt.Errorf("opening %s: %w", d.key(), unavailable(err))
+}
+
+// unavailable makes ErrTransportUnavailable of the host's errors that mean it.
+func unavailable(err error) error {
+	if errors.Is(err, pluginhost.ErrUnavailable) || errors.Is(err, pluginhost.ErrUnknownTransport) {
+		return fmt.Errorf("%w: %w", ErrTransportUnavailable, err)
+	}
+	return err
+}
+
+func (r *Registry) openRequest(ctx context.Context, d *Destination, ref *transportv1.InstanceRef) (*transportv1.OpenRequest, error) {
+	if d.broken != nil {
+		return nil, &ConfigError{Destination: d.key(), Err: d.broken}
+	}
+	described, err := r.transports.Describe(d.Type)
+	if err != nil {
+		return nil, fmt.Errorf("opening %s: %w", d.key(), unavailable(err))
+	}
+	plain, err := r.box.OpenPaths(d.sealed, d.place())
+	if err != nil {
+		return nil, &ConfigError{Destination: d.key(), Err: err}
+	}
+	// Another program's row may lack defaults, and a newer plugin may want more.
+	filled, found := schema.Check(described.GetSchema(), plain)
+	if found.HasErrors() {
+		return nil, &ConfigError{Destination: d.key(), Diagnostics: found.Proto()}
+	}
+	secrets, err := r.signingSecrets(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	return &transportv1.OpenRequest{
+		Instance: ref, Config: &transportv1.Config{Json: filled}, Concurrency: uint32(d.Settings.Concurrency), Secrets: secrets,
+		OrganizationId: d.OrganizationID, Label: d.Label,
+	}, nil
+}
+
+func (r *Registry) signingSecrets(ctx context.Context, d *Destination) ([]*transportv1.Secret, error) {
+	rows, err := r.store.Secrets(ctx, d.ID)
+	if err != nil {
+		return nil, fmt.Errorf("opening %s: %w", d.key(), err)
+	}
+	secrets := make([]*transportv1.Secret, 0, len(rows))
+	for i := range rows {
+		key, err := r.openSecret(&rows[i])
+		if err != nil {
+			return nil, &ConfigError{Destination: d.key(), Err: fmt.Errorf("signing secret %q: %w", rows[i].ID, err)}
+		}
+		one := &transportv1.Secret{Id: rows[i].ID, Key: key, Algorithm: rows[i].Algorithm}
+		if rows[i].ExpiresAt != nil {
+			one.ExpiresAt = timestamppb.New(*rows[i].ExpiresAt)
+		}
+		secrets = append(secrets, one)
+	}
+	return secrets, nil
+}
+
+// openSecret opens a signing secret; one that another program wrote may be plain.
+func (r *Registry) openSecret(row *store.Secret) (string, error) {
+	if !secret.IsSealed(row.SecretKey) {
+		return row.SecretKey, nil
+	}
+	return r.box.Open(row.SecretKey, "webhook_secrets/"+row.ID)
+}
+
+// Release says that nothing of an instance is in flight any more and that nothing
+// will be sent through it. It is closed in the background.
+func (r *Registry) Release(transport string, ref *transportv1.InstanceRef) {
+	r.closing.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+		defer cancel()
+		key := keyOf(transport, ref)
+		i, err := r.instance.take(ctx, key)
+		if err == nil {
+			defer r.instance.put(key, i)
+			i.opened = false
+			err = r.transports.Close(ctx, transport, ref)
+		}
+		if err != nil {
+			r.log.Warn("closing an instance of a destination", "transport", transport, "instance", ref.GetId(), "generation", ref.GetGeneration(), "error", err)
+		}
+	})
+}
+
+// Stop waits for instances that are being closed.
+func (r *Registry) Stop() { r.closing.Wait() }
+
+// Test has the plugin try an organization's destination as it is configured, in
+// an instance of its own; it delivers nothing. A step that failed is in the
+// answer; errors are those of Open. A good test ends a hold.
+func (r *Registry) Test(ctx context.Context, organization, ref string) (*transportv1.TestConnectionResponse, error) {
+	d, err := r.ByRef(ctx, organization, ref)
+	if err != nil {
+		return nil, err
+	}
+	name := &transportv1.InstanceRef{Id: "test-" + strconv.Itoa(int(d.ID)) + "-" + rand.Text()[:8], Generation: uint64(d.Generation)}
+	if err := r.openAs(ctx, d, name); err != nil {
+		return nil, err
+	}
+	defer r.Release(d.Type, name)
+	answer, err := r.transports.TestConnection(ctx, d.Type, name, false)
+	if err != nil {
+		return nil, fmt.Errorf("testing %s: %w", d.key(), unavailable(err))
+	}
+	if passed(answer) {
+		return answer, r.endHold(ctx, d)
+	}
+	return answer, nil
+}
+
+func passed(answer *transportv1.TestConnectionResponse) bool {
+	for _, step := range answer.GetSteps() {
+		if !step.GetOk() {
+			return false
+		}
+	}
+	return len(answer.GetSteps()) > 0
+}
+
+// endHold resumes a destination that was held, and neither paused nor disabled.
+func (r *Registry) endHold(ctx context.Context, d *Destination) error {
+	h, err := r.store.Health(ctx, d.ID)
+	if err != nil || h.HeldAt == nil || d.Paused || d.Disabled {
+		return err
+	}
+	if _, err := r.store.ResumeDestination(ctx, d.OrganizationID, d.ID); err != nil {
+		return err
+	}
+	r.changedHere(d.ID)
+	return nil
+}

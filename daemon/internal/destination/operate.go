@@ -1,0 +1,84 @@
+package destination
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/deliveryd/deliveryd/daemon/internal/store"
+)
+
+// Who disables a destination, when it is not an operator.
+const (
+	ByConfig = "config"
+	ByHealth = "health"
+)
+
+// Pause lets what is in flight end and keeps the rest waiting. Pausing what is
+// paused changes nothing.
+func (r *Registry) Pause(ctx context.Context, organization, ref, by string) (*Destination, error) {
+	d, err := r.ByRef(ctx, organization, ref)
+	if err != nil {
+		return nil, err
+	}
+	row, err := r.store.PauseDestination(ctx, organization, d.ID, true, by)
+	if err != nil {
+		return nil, err
+	}
+	r.changedHere(d.ID)
+	return r.fromRow(&row), nil
+}
+
+// Resume ends a pause, a hold, an open breaker and a disabling; what waited goes
+// on. The error wraps ErrManaged where the configuration file disables it.
+func (r *Registry) Resume(ctx context.Context, organization, ref string) (*Destination, error) {
+	d, err := r.ByRef(ctx, organization, ref)
+	if err != nil {
+		return nil, err
+	}
+	if d.Disabled && d.DisabledBy == ByConfig {
+		return nil, fmt.Errorf("destination %q is disabled (%s): %w", d.Label, d.DisabledReason, ErrManaged)
+	}
+	row, err := r.store.ResumeDestination(ctx, organization, d.ID)
+	if err != nil {
+		return nil, err
+	}
+	r.changedHere(d.ID)
+	return r.fromRow(&row), nil
+}
+
+// Disable keeps new deliveries out and those that wait waiting. Disabling what is
+// disabled changes nothing: the first reason stays.
+func (r *Registry) Disable(ctx context.Context, organization, ref, by, reason string) (*Destination, error) {
+	d, err := r.ByRef(ctx, organization, ref)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := r.DisableID(ctx, d.ID, by, reason); err != nil {
+		return nil, err
+	}
+	row, err := r.store.DestinationOf(ctx, organization, d.ID)
+	if err != nil {
+		return nil, err
+	}
+	return r.fromRow(&row), nil
+}
+
+// DisableID disables a destination of any organization, as the daemon does on its
+// own (by ByHealth) when one only fails. False: it was disabled already.
+func (r *Registry) DisableID(ctx context.Context, id int32, by, reason string) (bool, error) {
+	changed, err := r.store.DisableDestination(ctx, id, by, reason)
+	if err == nil && changed {
+		r.changedHere(id)
+	}
+	return changed, err
+}
+
+// Health returns what is known of the health of an organization's destinations;
+// those never attempted are not in it.
+func (r *Registry) Health(ctx context.Context, organization string, destinations []*Destination) (map[int32]store.Health, error) {
+	ids := make([]int32, len(destinations))
+	for i, d := range destinations {
+		ids[i] = d.ID
+	}
+	return r.store.HealthOf(ctx, organization, ids)
+}

@@ -1,0 +1,464 @@
+package destination
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/deliveryd/deliveryd/daemon/internal/pglocal/pgtest"
+	"github.com/deliveryd/deliveryd/daemon/internal/pluginhost"
+	"github.com/deliveryd/deliveryd/daemon/internal/secret"
+	"github.com/deliveryd/deliveryd/daemon/internal/store"
+	transportv1 "github.com/deliveryd/deliveryd/gen/transport/v1"
+)
+
+const plainSecret = "whsec_c2VjcmV0LXNlY3JldA=="
+
+// plugins records what the registry asks of the plugin host. What plugins really
+// do is tested with the host.
+type plugins struct {
+	mu     sync.Mutex
+	down   error
+	refuse string
+	failed string // the step that a connection test fails at
+	opened []*transportv1.OpenRequest
+	open   map[string]int
+	slow   chan struct{} // if set, Open waits for it
+}
+
+func (p *plugins) Describe(transport string) (*transportv1.DescribeResponse, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if transport != "webhook" {
+		return nil, &pluginhost.UnknownTransportError{Name: transport}
+	}
+	if p.down != nil {
+		return nil, p.down
+	}
+	return &transportv1.DescribeResponse{Name: "webhook", Schema: &transportv1.ConfigSchema{Attributes: []*transportv1.Attribute{
+		{Name: "url", Type: "string", Required: true},
+		{Name: "secret", Type: "string", Secret: true},
+		{Name: "timeout", Type: "string", DefaultJson: []byte(`"30s"`)},
+	}, Blocks: []*transportv1.Block{{Type: "auth", Max: 1, Body: &transportv1.ConfigSchema{
+		Attributes: []*transportv1.Attribute{{Name: "token", Type: "string", Secret: true}},
+	}}}}}, nil
+}
+
+func refName(ref *transportv1.InstanceRef) string {
+	return fmt.Sprintf("%s/%d", ref.GetId(), ref.GetGeneration())
+}
+
+func (p *plugins) Open(ctx context.Context, transport string, req *transportv1.OpenRequest) error {
+	p.mu.Lock()
+	slow := p.slow
+	p.mu.Unlock()
+	if slow != nil {
+		<-slow
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.down != nil {
+		return p.down
+	}
+	if p.refuse != "" {
+		return &pluginhost.DiagnosticsError{Transport: transport, Diagnostics: []*transportv1.Diagnostic{{
+			Severity: transportv1.Diagnostic_SEVERITY_ERROR, Summary: p.refuse,
+			Path: []*transportv1.PathStep{{Step: &transportv1.PathStep_Attribute{Attribute: "url"}}},
+		}}}
+	}
+	p.opened = append(p.opened, req)
+	p.open[refName(req.GetInstance())]++
+	return nil
+}
+
+func (p *plugins) Close(_ context.Context, _ string, ref *transportv1.InstanceRef) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.open, refName(ref))
+	return nil
+}
+
+func (p *plugins) TestConnection(_ context.Context, _ string, ref *transportv1.InstanceRef, _ bool) (*transportv1.TestConnectionResponse, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.open[refName(ref)] == 0 {
+		return nil, errors.New("the instance is not open")
+	}
+	answer := &transportv1.TestConnectionResponse{Steps: []*transportv1.TestStep{{Name: "dns", Ok: true}}}
+	if p.failed != "" {
+		answer.Steps = append(answer.Steps, &transportv1.TestStep{Name: p.failed})
+	}
+	return answer, nil
+}
+
+func (p *plugins) set(change func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	change()
+}
+
+func (p *plugins) instances() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.open)
+}
+
+type fixture struct {
+	*Registry
+	store   *store.Store
+	plugins *plugins
+	box     *secret.Box
+	sql     *pgxpool.Pool
+	db      *pgtest.Database
+}
+
+func newFixture(t testing.TB) *fixture {
+	t.Helper()
+	db := pgtest.New(t)
+	f := &fixture{plugins: &plugins{open: map[string]int{}}, db: db, sql: db.Pool(t)}
+	var err error
+	if f.box, err = secret.NewBox(secret.NewKey()); err != nil {
+		t.Fatal(err)
+	}
+	f.store, f.Registry = f.another(t)
+	return f
+}
+
+// another is the registry of a second daemon on the same database.
+func (f *fixture) another(t testing.TB) (*store.Store, *Registry) {
+	t.Helper()
+	s, err := store.Open(t.Context(), store.Options{URL: f.db.URL, MaxConns: 8})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s, NewRegistry(Options{
+		Store: s, Transports: f.plugins, Box: f.box, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	})
+}
+
+func (f *fixture) exec(t testing.TB, sql string, args ...any) {
+	t.Helper()
+	if _, err := f.sql.Exec(t.Context(), sql, args...); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+func declaration(organization, label string) Declaration {
+	return Declaration{
+		OrganizationID: organization, Label: label, Type: "webhook", Source: "delivery.hcl:12",
+		Settings: Settings{}.WithDefaults(), Resolved: true,
+		Config:      []byte(`{"url":"https://x.example","secret":"` + plainSecret + `","auth":{"token":"tok-123456"},"timeout":"30s"}`),
+		SecretPaths: []string{"/secret", "/auth/token"},
+	}
+}
+
+func (f *fixture) apply(t testing.TB, declared ...Declaration) Report {
+	t.Helper()
+	report, err := f.Apply(t.Context(), declared)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return report
+}
+
+func (f *fixture) get(t testing.TB, organization, ref string) *Destination {
+	t.Helper()
+	d, err := f.ByRef(t.Context(), organization, ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func TestByRefKeepsOrganizationsApart(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.apply(t, declaration("acme", "billing"), declaration("umbrella", "secret-place"))
+	mine, other := f.get(t, "acme", "billing"), f.get(t, "umbrella", "secret-place")
+	if byID := f.get(t, "acme", fmt.Sprint(mine.ID)); byID != mine {
+		t.Errorf("by id: %+v", byID)
+	}
+	for range 2 { // the second time from the caches
+		_, unknown := f.ByRef(t.Context(), "acme", "99999")
+		_, foreign := f.ByRef(t.Context(), "acme", fmt.Sprint(other.ID))
+		_, label := f.ByRef(t.Context(), "acme", "secret-place")
+		for _, err := range []error{unknown, foreign, label} {
+			if !errors.Is(err, store.ErrNotFound) {
+				t.Errorf("err = %v, want ErrNotFound", err)
+			}
+		}
+		if got, want := strings.ReplaceAll(foreign.Error(), fmt.Sprint(other.ID), "99999"), unknown.Error(); got != want {
+			t.Errorf("another organization's destination answers %q, an unknown one %q", got, want)
+		}
+	}
+	// A label wins over an id, whatever it looks like.
+	f.apply(t, declaration("acme", "billing"), declaration("acme", fmt.Sprint(mine.ID)), declaration("umbrella", "secret-place"))
+	if d := f.get(t, "acme", fmt.Sprint(mine.ID)); d.Label != fmt.Sprint(mine.ID) {
+		t.Errorf("got %s", d.Label)
+	}
+}
+
+func TestSecretsAreSealedAtRestAndRedactedOutside(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.apply(t, declaration("acme", "billing"))
+	d := f.get(t, "acme", "billing")
+	var stored string
+	if err := f.sql.QueryRow(t.Context(), "select config::text from delivery_destinations").Scan(&stored); err != nil {
+		t.Fatal(err)
+	}
+	shown, err := d.RedactedConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{stored, string(shown), fmt.Sprintf("%+v %#v", *d, d)} {
+		if strings.Contains(text, plainSecret) || strings.Contains(text, "tok-123456") {
+			t.Errorf("a secret in %s", text)
+		}
+	}
+	if !strings.Contains(string(shown), `"url":"https://x.example"`) || !strings.Contains(string(shown), "***") {
+		t.Errorf("shown: %s", shown)
+	}
+	ref, err := f.Open(t.Context(), d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req := f.plugins.opened[0]
+	if got := string(req.GetConfig().GetJson()); !strings.Contains(got, plainSecret) || !strings.Contains(got, "tok-123456") {
+		t.Errorf("the plugin got %s", got)
+	}
+	if ref.GetGeneration() != 1 || req.GetLabel() != "billing" || req.GetOrganizationId() != "acme" || req.GetConcurrency() != 32 {
+		t.Errorf("opened %v", req)
+	}
+
+	// What another program wrote in plain is as secret, also while the plugin is away.
+	f.exec(t, `insert into delivery_destinations (organization_id, type, label, config) values ('acme', 'webhook', 'plain', $1)`,
+		`{"url":"https://y.example","secret":"`+plainSecret+`"}`)
+	plain := f.get(t, "acme", "plain")
+	for _, down := range []error{nil, pluginhost.ErrUnavailable} {
+		f.plugins.set(func() { f.plugins.down = down })
+		shown, err := plain.RedactedConfig()
+		if err != nil || strings.Contains(string(shown), plainSecret) {
+			t.Errorf("down %v: %s, %v", down, shown, err)
+		}
+	}
+}
+
+func TestOpenIsDoneOnceAndSaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.apply(t, declaration("acme", "billing"))
+	d := f.get(t, "acme", "billing")
+	gate := make(chan struct{})
+	f.plugins.set(func() { f.plugins.slow = gate })
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			if _, err := f.Open(t.Context(), d); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	close(gate)
+	wg.Wait()
+	if n := len(f.plugins.opened); n != 1 {
+		t.Errorf("opened %d times", n)
+	}
+	ref, err := f.Open(t.Context(), d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Release("webhook", ref)
+	f.Stop()
+	if n := f.plugins.instances(); n != 0 {
+		t.Errorf("%d instances open after the release", n)
+	}
+	if _, err := f.Open(t.Context(), d); err != nil || len(f.plugins.opened) != 2 {
+		t.Errorf("after a release: %v, opened %d times", err, len(f.plugins.opened))
+	}
+
+	f.plugins.set(func() { f.plugins.refuse = "must be https" })
+	f.apply(t, func() Declaration {
+		c := declaration("acme", "billing")
+		c.Config = []byte(`{"url":"http://x.example"}`)
+		return c
+	}())
+	changed := f.get(t, "acme", "billing")
+	var config *ConfigError
+	if _, err := f.Open(t.Context(), changed); !errors.As(err, &config) || !strings.Contains(err.Error(), "url: must be https") || !strings.Contains(err.Error(), "acme/billing") {
+		t.Errorf("err = %v", err)
+	}
+	f.plugins.set(func() { f.plugins.refuse, f.plugins.down = "", fmt.Errorf("x: %w", pluginhost.ErrUnavailable) })
+	if _, err := f.Open(t.Context(), changed); !errors.Is(err, ErrTransportUnavailable) {
+		t.Errorf("err = %v, want ErrTransportUnavailable", err)
+	}
+	f.plugins.set(func() { f.plugins.down = nil })
+	f.exec(t, `update delivery_destinations set type = 'gone', updated_at = now()`)
+	f.LookNow()
+	f.Changed(changed.ID)
+	if _, err := f.Open(t.Context(), f.get(t, "acme", "billing")); !errors.Is(err, ErrTransportUnavailable) {
+		t.Errorf("err = %v, want ErrTransportUnavailable", err)
+	}
+}
+
+func TestOpenOfAForeignRow(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.exec(t, `insert into delivery_destinations (organization_id, type, label, config) values
+		('acme', 'webhook', 'good', '{"url":"https://y.example"}'), ('acme', 'webhook', 'bad', '{"nope":1}'), ('acme', 'webhook', 'settings', '{"url":"https://y.example"}')`)
+	f.exec(t, `update delivery_destinations set settings = '{"concurrency": 5}' where label = 'good'`)
+	f.exec(t, `update delivery_destinations set settings = '{"concurrency": -5}' where label = 'settings'`)
+	f.exec(t, `insert into webhook_secrets (id, destination_id, secret_key, is_primary) select 'new', id, 'whsec_plain', 'true' from delivery_destinations where label = 'good'`)
+	sealed, err := f.box.Seal("whsec_old", "webhook_secrets/old")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.exec(t, `insert into webhook_secrets (id, destination_id, secret_key, expires_at) select 'old', id, $1, now() + interval '1 hour' from delivery_destinations where label = 'good'`, sealed)
+	f.exec(t, `insert into webhook_secrets (id, destination_id, secret_key, expires_at) select 'gone', id, 'x', now() - interval '1 hour' from delivery_destinations where label = 'good'`)
+	if _, err := f.Open(t.Context(), f.get(t, "acme", "good")); err != nil {
+		t.Fatal(err)
+	}
+	req := f.plugins.opened[0]
+	if got := string(req.GetConfig().GetJson()); !strings.Contains(got, `"timeout":"30s"`) || req.GetConcurrency() != 5 {
+		t.Errorf("config %s, concurrency %d", got, req.GetConcurrency())
+	}
+	if s := req.GetSecrets(); len(s) != 2 || s[0].GetKey() != "whsec_plain" || s[1].GetKey() != "whsec_old" || s[1].GetExpiresAt() == nil {
+		t.Errorf("secrets %v", s)
+	}
+	var config *ConfigError
+	for _, label := range []string{"bad", "settings"} {
+		if _, err := f.Open(t.Context(), f.get(t, "acme", label)); !errors.As(err, &config) {
+			t.Errorf("%s: err = %v", label, err)
+		}
+	}
+}
+
+func TestPauseResumeDisable(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.apply(t, declaration("acme", "billing"))
+	d := f.get(t, "acme", "billing")
+	if _, err := f.Pause(t.Context(), "umbrella", "billing", "eve"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("another organization paused: %v", err)
+	}
+	paused, err := f.Pause(t.Context(), "acme", "billing", "api_key:ops")
+	if err != nil || !paused.Paused || paused.PausedBy != "api_key:ops" || !f.get(t, "acme", "billing").Paused {
+		t.Fatalf("%+v, %v", paused, err)
+	}
+	if changed, err := f.DisableID(t.Context(), d.ID, ByHealth, "10 failures"); err != nil || !changed {
+		t.Fatal(changed, err)
+	}
+	again, err := f.Disable(t.Context(), "acme", "billing", "api_key:ops", "mine")
+	if err != nil || again.DisabledReason != "10 failures" || again.DisabledBy != ByHealth || again.DisabledAt == nil {
+		t.Errorf("%+v, %v", again, err)
+	}
+	f.exec(t, `insert into destination_health (destination_id, status, last_check_at, consecutive_failures, total_failures, circuit_breaker_state, held_at, hold_reason)
+		values ($1, 'disabled', now(), 10, 12, 'open', now(), 'auth')`, d.ID)
+	resumed, err := f.Resume(t.Context(), "acme", "billing")
+	if err != nil || resumed.Paused || resumed.Disabled || resumed.Generation != d.Generation+1 {
+		t.Fatalf("%+v, %v", resumed, err)
+	}
+	h, err := f.store.Health(t.Context(), d.ID)
+	if err != nil || h.Status != "healthy" || h.ConsecutiveFailures != 0 || h.TotalFailures != 12 || h.HeldAt != nil || h.CircuitBreakerState != "closed" {
+		t.Errorf("health %+v, %v", h, err)
+	}
+}
+
+func TestGoodConnectionTestEndsAHold(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.apply(t, declaration("acme", "billing"))
+	d := f.get(t, "acme", "billing")
+	f.exec(t, `insert into destination_health (destination_id, status, last_check_at, held_at, hold_reason) values ($1, 'unhealthy', now(), now(), 'auth')`, d.ID)
+	f.plugins.set(func() { f.plugins.failed = "auth" })
+	answer, err := f.Test(t.Context(), "acme", "billing")
+	if err != nil || len(answer.GetSteps()) != 2 {
+		t.Fatal(answer, err)
+	}
+	if h, err := f.store.Health(t.Context(), d.ID); err != nil || h.HeldAt == nil {
+		t.Errorf("a failed test ended the hold, %v", err)
+	}
+	f.plugins.set(func() { f.plugins.failed = "" })
+	if _, err := f.Test(t.Context(), "acme", "billing"); err != nil {
+		t.Fatal(err)
+	}
+	if h, err := f.store.Health(t.Context(), d.ID); err != nil || h.HeldAt != nil {
+		t.Errorf("a good test did not end the hold, %v", err)
+	}
+	if g := f.get(t, "acme", "billing").Generation; g != d.Generation+1 {
+		t.Errorf("generation %d: the lane would not notice", g)
+	}
+	f.Stop()
+	if n := f.plugins.instances(); n != 0 {
+		t.Errorf("%d instances of tests are open", n)
+	}
+}
+
+// TestWatchSeesWhatOthersChange runs the registry of a second daemon, which hears
+// of nothing, and polls.
+func TestWatchSeesWhatOthersChange(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.apply(t, declaration("acme", "billing"), declaration("acme", "other"))
+	_, other := f.another(t)
+	changed := make(chan int32, 100)
+	other.OnChange(func(id int32) { changed <- id })
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- other.Watch(ctx) }()
+	read := func(ref string) *Destination {
+		t.Helper()
+		d, err := other.ByRef(t.Context(), "acme", ref)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	before := read("billing")
+	await := func(id int32) {
+		t.Helper()
+		limit := time.After(20 * time.Second)
+		for {
+			select {
+			case got := <-changed:
+				if got == id {
+					return
+				}
+			case <-limit:
+				t.Fatal("the change was not seen")
+			}
+		}
+	}
+	await(before.ID) // it was made within the slack before the first look
+	if defaults, err := other.Defaults(t.Context(), "acme"); err != nil || len(defaults) != 0 {
+		t.Fatal(defaults, err)
+	}
+	c := declaration("acme", "billing")
+	c.Default = true
+	f.apply(t, c, declaration("acme", "other"))
+	await(before.ID)
+	if !read("billing").Default {
+		t.Error("the change is not in the cache")
+	}
+	if defaults, err := other.Defaults(t.Context(), "acme"); err != nil || len(defaults) != 1 || defaults[0].ID != before.ID {
+		t.Error(defaults, err)
+	}
+	gone := read("other")
+	f.exec(t, "delete from delivery_destinations where id = $1", gone.ID)
+	await(gone.ID)
+	if _, err := other.ByRef(t.Context(), "acme", "other"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("err = %v", err)
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("Watch: %v", err)
+	}
+}

@@ -1,0 +1,104 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// DestinationKey names a destination of an organization.
+type DestinationKey struct{ OrganizationID, Label string }
+
+// DestinationWrite is one change of a sync. A row without an id is created.
+type DestinationWrite struct {
+	Row Destination
+	// ResetHealth makes the destination healthy, with a closed breaker and no hold.
+	ResetHealth bool
+}
+
+// syncAttempts bounds how often a sync begins anew because a row was changed by
+// somebody else while it was planned.
+const syncAttempts = 5
+
+// SyncDestinations runs plan on the destinations that the configuration manages
+// or that have one of the keys, and carries out what it returns: all of it or
+// nothing. It returns the rows as they are stored. Plan may be called again, when
+// a row has changed since it was read. Two daemons sync one after the other.
+func (s *Store) SyncDestinations(ctx context.Context, keys []DestinationKey, plan func([]Destination) ([]DestinationWrite, error)) ([]Destination, error) {
+	ctx, cancel := s.deadline(ctx)
+	defer cancel()
+	var err error
+	for range syncAttempts {
+		var written []Destination
+		err = pgx.BeginFunc(ctx, s.durable, func(tx pgx.Tx) error {
+			written, err = s.syncOnce(ctx, tx, keys, plan)
+			return err
+		})
+		if err == nil {
+			return written, nil
+		}
+		if !errors.Is(err, pgx.ErrNoRows) {
+			break
+		}
+	}
+	return nil, wrap("synchronizing destinations with the configuration", err)
+}
+
+func (s *Store) syncOnce(ctx context.Context, tx pgx.Tx, keys []DestinationKey, plan func([]Destination) ([]DestinationWrite, error)) ([]Destination, error) {
+	if _, err := tx.Exec(ctx, "select pg_advisory_xact_lock(hashtext('deliveryd destinations sync'))"); err != nil {
+		return nil, err
+	}
+	organizations, labels := make([]string, len(keys)), make([]string, len(keys))
+	for i, k := range keys {
+		organizations[i], labels[i] = k.OrganizationID, k.Label
+	}
+	st := s.sql.destination.sync
+	rows, err := tx.Query(ctx, st.sql, st.args(values{"organizations": organizations, "labels": labels})...)
+	if err != nil {
+		return nil, err
+	}
+	current, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Destination])
+	if err != nil {
+		return nil, err
+	}
+	writes, err := plan(current)
+	if err != nil {
+		return nil, err
+	}
+	return s.writeDestinations(ctx, tx, writes)
+}
+
+// writeDestinations locks in the order of outcomes, health rows before
+// destinations and both by id, or the two could deadlock.
+func (s *Store) writeDestinations(ctx context.Context, tx pgx.Tx, writes []DestinationWrite) ([]Destination, error) {
+	writes = slices.Clone(writes)
+	slices.SortStableFunc(writes, func(a, b DestinationWrite) int { return int(a.Row.ID) - int(b.Row.ID) })
+	st := s.sql.destination
+	for _, w := range writes {
+		if !w.ResetHealth {
+			continue
+		}
+		if _, err := tx.Exec(ctx, st.resetHealth.sql, st.resetHealth.args(values{"id": w.Row.ID})...); err != nil {
+			return nil, err
+		}
+	}
+	written := make([]Destination, 0, len(writes))
+	for i := range writes {
+		write := st.update
+		if writes[i].Row.ID == 0 {
+			write = st.insert
+		}
+		rows, err := tx.Query(ctx, write.sql, write.args(writeValues(&writes[i].Row))...)
+		if err != nil {
+			return nil, err
+		}
+		row, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[Destination])
+		if err != nil {
+			return nil, err
+		}
+		written = append(written, row)
+	}
+	return written, nil
+}
