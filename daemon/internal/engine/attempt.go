@@ -54,7 +54,7 @@ func object(it *item) []byte {
 		Type  string `json:"type,omitempty"`
 		Bytes int    `json:"bytes"`
 		Item  string `json:"item_id"`
-	}{splitPayload(it.Payload).kind, len(it.Payload), it.ID}
+	}{it.kind, len(it.Payload), it.ID}
 	text, err := json.Marshal(details)
 	if err != nil {
 		return []byte(`{}`)

@@ -209,6 +209,7 @@ func (e *Engine) abandon(it *item) {
 // request builds the plugin's view of an item.
 func request(it *item, index uint32) *transportv1.Item {
 	event := splitPayload(it.Payload)
+	it.kind = event.kind
 	return &transportv1.Item{
 		Id:             it.ID,
 		Instance:       index,

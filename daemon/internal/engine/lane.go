@@ -25,7 +25,8 @@ type item struct {
 	ticket   breaker.Ticket
 	started  time.Time
 	marked   bool
-	cost     int64 // bytes that it is accounted with
+	cost     int64  // bytes that it is accounted with
+	kind     string // the event's type, once the request was built
 }
 
 // instance is one generation of a destination's configuration, opened in a plugin.

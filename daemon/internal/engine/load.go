@@ -187,14 +187,12 @@ func (e *Engine) unload(l *lane) {
 	l.block, l.orphan = "", ""
 }
 
-// discard is the end of a lane on this daemon.
+// discard is the end of a lane on this daemon. Its instance stays open in the
+// plugin: closing it could overtake the opening of the same generation if the
+// lane came back, and an idle instance costs next to nothing.
 func (e *Engine) discard(l *lane) {
 	e.unload(l)
 	delete(e.lanes, l.id)
-	if l.inst != nil {
-		l.inst.retired = true
-		e.retire(l.inst)
-	}
 }
 
 func (e *Engine) retryLoad(l *lane, after time.Duration) {
