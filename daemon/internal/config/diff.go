@@ -86,20 +86,18 @@ func (d *Diff) compareSettings(from, to *Config) {
 	old, new := settingsOf(from), settingsOf(to)
 	names := maps.Clone(old)
 	maps.Copy(names, new)
+	// Certificates are read again, but a listener cannot become another one.
+	switched := (from.HTTP.TLS.CertFile == "") != (to.HTTP.TLS.CertFile == "")
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		a, b := old[name], new[name]
 		if a.pointer != nil && b.pointer != nil && equal(a.pointer, b.pointer) {
 			continue
 		}
-		if names[name].attribute.restart {
+		if names[name].attribute.restart || switched && strings.HasPrefix(name, "http.tls.") {
 			d.Restart = append(d.Restart, name)
 		} else {
 			d.Applied = append(d.Applied, name)
 		}
-	}
-	if (from.HTTP.TLS.CertFile == "") != (to.HTTP.TLS.CertFile == "") {
-		d.Applied = slices.DeleteFunc(d.Applied, func(name string) bool { return strings.HasPrefix(name, "http.tls.") })
-		d.Restart = append(d.Restart, "http.tls")
 	}
 }
 

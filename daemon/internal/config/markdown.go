@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2/hclwrite"
@@ -80,13 +81,26 @@ func documentBlock(text *bytes.Buffer, b *block, value any, parents []string) {
 		}
 		text.WriteString("\n")
 	}
+	var same []string
 	for _, nested := range b.blocks {
+		if nested.inherits() {
+			same = append(same, "`"+nested.name+"`")
+			continue
+		}
 		var below any
 		if !nested.plugin {
 			below = nested.open(value, placeholders(nested))
 		}
 		documentBlock(text, nested, below, append(parents[:len(parents):len(parents)], title))
 	}
+	if len(same) > 0 {
+		fmt.Fprintf(text, "The blocks %s are as in `defaults`, and what is not given in them comes from there.\n\n", strings.Join(same, ", "))
+	}
+}
+
+// inherits reports whether every setting of the block comes from defaults.
+func (b *block) inherits() bool {
+	return len(b.attributes) > 0 && !slices.ContainsFunc(b.attributes, func(a attribute) bool { return a.unset != inherited })
 }
 
 func documentAttribute(text *bytes.Buffer, a *attribute, value any) {

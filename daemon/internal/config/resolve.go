@@ -220,8 +220,8 @@ func (d *Destination) diagnostic(one schema.Diagnostic, pluginName string) *hcl.
 			out.Detail = fmt.Sprintf("Plugin %q says so.", pluginName)
 		}
 	}
-	if len(one.Path) > 0 && !strings.Contains(out.Summary, one.Path[len(one.Path)-1].Attribute) {
-		out.Summary = one.Path.String() + ": " + out.Summary
+	if path := clean(one.Path.String(), maxPluginSummary); !strings.Contains(out.Summary, path) {
+		out.Summary = path + ": " + out.Summary
 	}
 	return out
 }

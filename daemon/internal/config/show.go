@@ -37,12 +37,19 @@ type Setting struct {
 	Source string `json:"source,omitempty"`
 }
 
+// emptyText is the value of a text that is not given.
+const emptyText = `""`
+
 // Settings returns the whole effective configuration in the order of the
 // documentation, defaults filled in and secrets redacted.
 func (c *Config) Settings() []Setting {
 	var all []Setting
 	root().walk(c, nil, func(path []string, a *attribute, pointer any) {
-		all = append(all, Setting{Path: append(path[:len(path):len(path)], a.name), Value: formatValue(a, pointer), Source: c.sourceOf(path, a, pointer)})
+		one := Setting{Path: append(path[:len(path):len(path)], a.name), Value: formatValue(a, pointer), Source: c.sourceOf(path, a, pointer)}
+		if one.Value == emptyText && one.Source == "" {
+			return // not given, and nothing stands for it
+		}
+		all = append(all, one)
 	})
 	for _, d := range c.Destinations {
 		all = append(all, c.pluginSettings(d)...)
