@@ -58,55 +58,55 @@ func (f *fixture) duplicates() (n int) {
 }
 
 func TestTwoDaemonsShareTheLanesAndSendNothingTwice(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t)
-	var dests []*destination.Destination
-	for range 24 {
-		dests = append(dests, f.destination(destination.Settings{Concurrency: 2}))
-	}
-	f.start(shortLease)
-	f.eventually("1", `select count(*) from delivery_daemons`)
-	for _, d := range dests {
-		f.insert(d, 100, "", "")
-	}
-	f.start(shortLease) // joins in the middle: lanes are handed over while they work
-	for _, d := range dests {
-		f.insert(d, 100, "", "")
-	}
-	f.eventually("4800", `select count(*) from delivery_logs where status = 'delivered'`)
-	f.eventually("2", `select count(distinct daemon_id) from delivery_lanes`)
-	if n := f.duplicates(); n != 0 {
-		t.Errorf("%d deliveries were sent twice", n)
-	}
-	for id, n := range f.fake.highest {
-		if n > 2 {
-			t.Errorf("destination %s had %d attempts at once over both daemons, want at most 2", id, n)
+	eachWay(t, func(t *testing.T, f *fixture) {
+		var dests []*destination.Destination
+		for range 24 {
+			dests = append(dests, f.destination(destination.Settings{Concurrency: 2}))
 		}
-	}
+		f.start(shortLease)
+		f.eventually("1", `select count(*) from delivery_daemons`)
+		for _, d := range dests {
+			f.insert(d, 100, "", "")
+		}
+		f.start(shortLease) // joins in the middle: lanes are handed over while they work
+		for _, d := range dests {
+			f.insert(d, 100, "", "")
+		}
+		f.eventually("4800", `select count(*) from delivery_logs where status = 'delivered'`)
+		f.eventually("2", `select count(distinct daemon_id) from delivery_lanes`)
+		if n := f.duplicates(); n != 0 {
+			t.Errorf("%d deliveries were sent twice", n)
+		}
+		for id, n := range f.fake.highest {
+			if n > 2 {
+				t.Errorf("destination %s had %d attempts at once over both daemons, want at most 2", id, n)
+			}
+		}
+	})
 }
 
 func TestSurvivorTakesOverFromADeadDaemon(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t)
-	var dests []*destination.Destination
-	for range 8 {
-		dests = append(dests, f.destination(destination.Settings{Concurrency: 2}))
-	}
-	kill := f.crashOne(shortLease)
-	f.start(shortLease)
-	f.eventually("2", `select count(*) from delivery_daemons`)
-	for _, d := range dests {
-		f.insert(d, 300, "", "")
-	}
-	f.eventually("true", `select count(*) > 200 from delivery_logs`)
-	kill()
-	killed := time.Now()
-	f.eventually("2400", `select count(*) from delivery_logs where status = 'delivered'`)
-	t.Logf("all delivered %v after the kill; duplicates %d", time.Since(killed).Round(time.Millisecond), f.duplicates())
-	// What was in flight or not yet recorded at the kill may come twice, no more.
-	if n := f.duplicates(); n > 8*2+512 {
-		t.Errorf("%d duplicates, want at most what was under way", n)
-	}
+	eachWay(t, func(t *testing.T, f *fixture) {
+		var dests []*destination.Destination
+		for range 8 {
+			dests = append(dests, f.destination(destination.Settings{Concurrency: 2}))
+		}
+		kill := f.crashOne(shortLease)
+		f.start(shortLease)
+		f.eventually("2", `select count(*) from delivery_daemons`)
+		for _, d := range dests {
+			f.insert(d, 300, "", "")
+		}
+		f.eventually("true", `select count(*) > 200 from delivery_logs`)
+		kill()
+		killed := time.Now()
+		f.eventually("2400", `select count(*) from delivery_logs where status = 'delivered'`)
+		t.Logf("all delivered %v after the kill; duplicates %d", time.Since(killed).Round(time.Millisecond), f.duplicates())
+		// What was in flight or not yet recorded at the kill may come twice, no more.
+		if n := f.duplicates(); n > 8*2+512 {
+			t.Errorf("%d duplicates, want at most what was under way", n)
+		}
+	})
 }
 
 // frozen is a store whose lease can't be renewed while it is frozen.
@@ -123,78 +123,78 @@ func (q *frozen) RenewLease(ctx context.Context, id, host, version string, ttl t
 }
 
 func TestZombieUndoesNothing(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t)
-	d := f.destination(destination.Settings{Concurrency: 1, Timeout: setting.Duration(time.Minute)})
-	gate := make(chan struct{})
-	f.fake.gates[fmt.Sprint(d.ID)] = gate
-	zombieQueue := &frozen{Store: f.store}
-	o := engine.Options{DaemonID: uuid.NewString(), Logger: slog.New(slog.NewTextHandler(t.Output(), nil))}
-	shortLease(&o)
-	zombie := engine.New(o, zombieQueue, f.dests, f.fake)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = zombie.Run(ctx)
-	}()
-	defer func() {
-		cancel()
-		<-done
-	}()
-	ids := f.insert(d, 2, "", "")
-	waitState(t, zombie, func(s engine.State) bool { return s.InFlight == 1 })
-	zombieQueue.on.Store(true)
+	eachWay(t, func(t *testing.T, f *fixture) {
+		d := f.destination(destination.Settings{Concurrency: 1, Timeout: setting.Duration(time.Minute)})
+		gate := make(chan struct{})
+		f.fake.gates[fmt.Sprint(d.ID)] = gate
+		zombieQueue := &frozen{Store: f.store}
+		o := engine.Options{DaemonID: uuid.NewString(), Logger: slog.New(slog.NewTextHandler(t.Output(), nil))}
+		shortLease(&o)
+		zombie := engine.New(o, zombieQueue, f.dests, f.fake)
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_ = zombie.Run(ctx)
+		}()
+		defer func() {
+			cancel()
+			<-done
+		}()
+		ids := f.insert(d, 2, "", "")
+		waitState(t, zombie, func(s engine.State) bool { return s.InFlight == 1 })
+		zombieQueue.on.Store(true)
 
-	// The second daemon waits for the lease, takes over and delivers both.
-	f.fake.mu.Lock()
-	delete(f.fake.gates, fmt.Sprint(d.ID))
-	f.fake.mu.Unlock()
-	f.start(shortLease)
-	f.eventually("2", `select count(*) from delivery_logs where status = 'delivered'`)
+		// The second daemon waits for the lease, takes over and delivers both.
+		f.fake.mu.Lock()
+		delete(f.fake.gates, fmt.Sprint(d.ID))
+		f.fake.mu.Unlock()
+		f.start(shortLease)
+		f.eventually("2", `select count(*) from delivery_logs where status = 'delivered'`)
 
-	// Only now does the zombie's attempt end, as a failure.
-	f.fake.mu.Lock()
-	f.fake.answer = func(it *transportv1.Item, _ *transportv1.InstanceRef) *transportv1.Result {
-		return failure(it.GetId(), transportv1.Failure_CLASS_PERMANENT, "http.400")
-	}
-	f.fake.mu.Unlock()
-	close(gate)
-	f.eventually("true", `select attempts @> '[{"late": true, "outcome": "permanent"}]' from delivery_logs where delivery_id = $1`, ids[0])
-	if got := f.one(`select string_agg(status, ' ') from delivery_logs`); got != "delivered delivered" {
-		t.Errorf("statuses %s, want what the second daemon wrote", got)
-	}
-	if got := f.one(`select count(*) from delivery_queue`); got != "0" {
-		t.Errorf("%s rows in the queue, want none", got)
-	}
+		// Only now does the zombie's attempt end, as a failure.
+		f.fake.mu.Lock()
+		f.fake.answer = func(it *transportv1.Item, _ *transportv1.InstanceRef) *transportv1.Result {
+			return failure(it.GetId(), transportv1.Failure_CLASS_PERMANENT, "http.400")
+		}
+		f.fake.mu.Unlock()
+		close(gate)
+		f.eventually("true", `select attempts @> '[{"late": true, "outcome": "permanent"}]' from delivery_logs where delivery_id = $1`, ids[0])
+		if got := f.one(`select string_agg(status, ' ') from delivery_logs`); got != "delivered delivered" {
+			t.Errorf("statuses %s, want what the second daemon wrote", got)
+		}
+		if got := f.one(`select count(*) from delivery_queue`); got != "0" {
+			t.Errorf("%s rows in the queue, want none", got)
+		}
+	})
 }
 
 func TestRowThatKillsDaemonsBecomesADeadLetter(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t)
-	d := f.destination(destination.Settings{Concurrency: 1})
-	poison := f.insert(d, 1, "priority", "10")[0]
-	f.insert(d, 5, "", "")
-	gate := make(chan struct{})
-	defer close(gate)
-	f.fake.gates[fmt.Sprint(d.ID)] = gate
-	for n := 1; ; n++ {
-		kill := f.crashOne(shortLease)
-		f.waitAttempts(poison, n)
-		kill()
-		if f.one(`select mark_count from delivery_queue where id = $1`, poison) == "3" {
-			break
+	eachWay(t, func(t *testing.T, f *fixture) {
+		d := f.destination(destination.Settings{Concurrency: 1})
+		poison := f.insert(d, 1, "priority", "10")[0]
+		f.insert(d, 5, "", "")
+		gate := make(chan struct{})
+		defer close(gate)
+		f.fake.gates[fmt.Sprint(d.ID)] = gate
+		for n := 1; ; n++ {
+			kill := f.crashOne(shortLease)
+			f.waitAttempts(poison, n)
+			kill()
+			if f.one(`select mark_count from delivery_queue where id = $1`, poison) == "3" {
+				break
+			}
+			if n > 5 {
+				t.Fatal("the row was never marked three times")
+			}
 		}
-		if n > 5 {
-			t.Fatal("the row was never marked three times")
-		}
-	}
-	f.fake.mu.Lock()
-	delete(f.fake.gates, fmt.Sprint(d.ID))
-	f.fake.mu.Unlock()
-	f.start(shortLease)
-	f.eventually("5", `select count(*) from delivery_logs where status = 'delivered'`)
-	f.eventually("the daemon died three times while it attempted this delivery", `select failure_reason from delivery_queue where id = $1 and status = 'failed'`, poison)
+		f.fake.mu.Lock()
+		delete(f.fake.gates, fmt.Sprint(d.ID))
+		f.fake.mu.Unlock()
+		f.start(shortLease)
+		f.eventually("5", `select count(*) from delivery_logs where status = 'delivered'`)
+		f.eventually("the daemon died three times while it attempted this delivery", `select failure_reason from delivery_queue where id = $1 and status = 'failed'`, poison)
+	})
 }
 
 func (f *fixture) waitAttempts(id string, n int) {

@@ -19,7 +19,7 @@ import (
 	transportv1 "github.com/deliveryd/deliveryd/gen/transport/v1"
 )
 
-// bench is an engine's surroundings: a real database, destinations in it, and a
+// fixture is an engine's surroundings: a real database, destinations in it, and a
 // plugin that the test plays.
 type fixture struct {
 	t     *testing.T
@@ -30,10 +30,27 @@ type fixture struct {
 	dests *fakeDestinations
 }
 
-func newFixture(t *testing.T) *fixture {
+// eachWay runs a test over a direct connection and through PgBouncer in transaction
+// mode. Neither has LISTEN: nobody tells the engine of rows that were inserted by
+// SQL, so polling is all that these tests have.
+func eachWay(t *testing.T, test func(t *testing.T, f *fixture)) {
+	t.Parallel()
+	for name, pooler := range map[string]bool{"direct": false, "pgbouncer": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, newFixture(t, pooler))
+		})
+	}
+}
+
+func newFixture(t *testing.T, pooler bool) *fixture {
 	t.Helper()
 	db := pgtest.New(t)
-	s, err := store.Open(t.Context(), store.Options{URL: db.URL})
+	o := store.Options{URL: db.URL}
+	if pooler {
+		o = store.Options{URL: pgtest.PgBouncer(t, db.TCPURL), Pooler: true}
+	}
+	s, err := store.Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // Item is a queued row as the lane's owner read it. AttemptCount is the fence: an
@@ -75,12 +76,31 @@ func (s *Store) ReadReady(ctx context.Context, probes []Probe) ([]Item, error) {
 	for i, p := range probes {
 		destination[i], priority[i], limit[i], due[i], id[i] = p.DestinationID, p.Priority, p.Limit, p.AfterDue, p.AfterID
 	}
-	rows, err := s.durable.Query(ctx, readReadySQL, destination, priority, due, id, limit)
-	if err != nil {
-		return nil, wrap("reading ready rows", err)
-	}
-	items, err := pgx.CollectRows(rows, scanItem)
+	var items []Item
+	err := s.scan(ctx, s.durable, func(rows pgx.Rows) (err error) {
+		items, err = pgx.CollectRows(rows, scanItem)
+		return err
+	}, readReadySQL, destination, priority, due, id, limit)
 	return items, wrap("reading ready rows", err)
+}
+
+// scan runs one of the two statements that the planner's JIT compiler would spoil:
+// behind a pooler JIT cannot be turned off for the session, so it is for the
+// transaction, still in one round trip.
+func (s *Store) scan(ctx context.Context, pool *pgxpool.Pool, collect func(pgx.Rows) error, sql string, args ...any) error {
+	if !s.pooler {
+		rows, err := pool.Query(ctx, sql, args...)
+		if err != nil {
+			return err
+		}
+		return collect(rows)
+	}
+	var batch pgx.Batch
+	batch.Queue("begin")
+	batch.Queue("set local jit = off")
+	batch.Queue(sql, args...).Query(collect)
+	batch.Queue("commit")
+	return pool.SendBatch(ctx, &batch).Close()
 }
 
 func scanItem(row pgx.CollectableRow) (it Item, err error) {
@@ -147,19 +167,18 @@ func (s *Store) Discover(ctx context.Context, f func(Waiting)) error {
 func (s *Store) discoverFrom(ctx context.Context, destination, rank *int32, f func(Waiting)) (int, error) {
 	ctx, cancel := s.deadline(ctx)
 	defer cancel()
-	rows, err := s.relaxed.Query(ctx, discoverSQL, *destination, *rank, discoverPage)
-	if err != nil {
-		return 0, wrap("looking for lanes with work", err)
-	}
 	n := 0
 	var w Waiting
 	var wait float64
-	_, err = pgx.ForEachRow(rows, []any{&w.DestinationID, &w.Priority, &w.Due, &wait}, func() error {
-		n++
-		w.Wait = time.Duration(wait * float64(time.Second))
-		*destination, *rank = w.DestinationID, -w.Priority
-		f(w)
-		return nil
-	})
+	err := s.scan(ctx, s.relaxed, func(rows pgx.Rows) error {
+		_, err := pgx.ForEachRow(rows, []any{&w.DestinationID, &w.Priority, &w.Due, &wait}, func() error {
+			n++
+			w.Wait = time.Duration(wait * float64(time.Second))
+			*destination, *rank = w.DestinationID, -w.Priority
+			f(w)
+			return nil
+		})
+		return err
+	}, discoverSQL, *destination, *rank, discoverPage)
 	return n, wrap("looking for lanes with work", err)
 }
