@@ -51,7 +51,7 @@ func (f *fixture) destination(t testing.TB, organization, label string) Destinat
 	t.Helper()
 	d, err := f.InsertDestination(t.Context(), &Destination{
 		OrganizationID: organization, Label: label, Type: "webhook", Config: `{"url":"https://x.example"}`,
-		Settings: "{}", IsDefault: False, ManagedBy: ManagedByAPI, Generation: 1,
+		Settings: "{}", IsDefault: False, Disabled: False, ManagedBy: ManagedByAPI, Generation: 1,
 	})
 	if err != nil {
 		t.Fatal(err)
