@@ -14,7 +14,7 @@ import (
 // attempt is one entry of delivery_logs.attempts.
 type attempt struct {
 	At         time.Time `json:"at"`
-	Outcome    string    `json:"outcome"`
+	Class      string    `json:"class"`
 	Code       string    `json:"code,omitempty"`
 	Status     uint32    `json:"status,omitempty"`
 	DurationMS int64     `json:"duration_ms"`
@@ -38,14 +38,14 @@ func encodeAttempt(a *attempt, excerpt []byte) []byte {
 	text, err := json.Marshal([1]*attempt{a})
 	if err != nil {
 		// A time out of range is all that could be wrong with it.
-		return plainAttempt(a.Outcome)
+		return plainAttempt(a.Class)
 	}
 	return bytes.ReplaceAll(text, []byte(`\u0000`), []byte(`\ufffd`)) // jsonb holds no NUL
 }
 
 // plainAttempt is an attempts array with nothing from outside in it.
 func plainAttempt(outcome string) []byte {
-	return fmt.Appendf(nil, `[{"at":%q,"outcome":%q,"duration_ms":0}]`, time.Now().UTC().Format(time.RFC3339Nano), outcome)
+	return fmt.Appendf(nil, `[{"at":%q,"class":%q,"duration_ms":0}]`, time.Now().UTC().Format(time.RFC3339Nano), outcome)
 }
 
 // object is delivery_logs.object_details: what was delivered, never its data.

@@ -30,7 +30,7 @@ func TestDeliversWhatSQLProducersInsert(t *testing.T) {
 				t.Fatalf("%s was attempted %d times, want once", id, n)
 			}
 		}
-		if got, want := f.one(`select attempts->0->>'outcome' || ' ' || cross_system_reference || ' ' || (object_details->>'type') || ' ' || destination_id
+		if got, want := f.one(`select attempts->0->>'class' || ' ' || cross_system_reference || ' ' || (object_details->>'type') || ' ' || destination_id
 		from delivery_logs where delivery_id = $1`, ids[0]), fmt.Sprintf("delivered ref-%s test.event %d", ids[0], d.ID); got != want {
 			t.Errorf("log row: %s, want %s", got, want)
 		}

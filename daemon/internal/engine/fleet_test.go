@@ -159,7 +159,7 @@ func TestZombieUndoesNothing(t *testing.T) {
 		}
 		f.fake.mu.Unlock()
 		close(gate)
-		f.eventually("true", `select attempts @> '[{"late": true, "outcome": "permanent"}]' from delivery_logs where delivery_id = $1`, ids[0])
+		f.eventually("true", `select attempts @> '[{"late": true, "class": "permanent"}]' from delivery_logs where delivery_id = $1`, ids[0])
 		if got := f.one(`select string_agg(status, ' ') from delivery_logs`); got != "delivered delivered" {
 			t.Errorf("statuses %s, want what the second daemon wrote", got)
 		}

@@ -29,7 +29,7 @@ func (e *Engine) finish(it *item, r *transportv1.Result, pluginDied bool) {
 	class := classOf(&in)
 	e.o.Observer.Attempt(it.dest, class, in.Took)
 	log := &attempt{
-		At: it.started.UTC(), Outcome: class, Code: in.Code, Message: in.Message, Status: failure.GetStatus(),
+		At: it.started.UTC(), Class: class, Code: in.Code, Message: in.Message, Status: failure.GetStatus(),
 		DurationMS: in.Took.Milliseconds(), Probe: in.Probe, Daemon: e.o.DaemonID,
 	}
 	if d.Action == outcome.Delivered {
