@@ -82,7 +82,7 @@ func (p *process) checkBatch(req *transportv1.DeliverRequest) (deadline time.Tim
 
 // deliver makes the call.
 func (p *process) deliver(ctx context.Context, req *transportv1.DeliverRequest, deadline time.Time, results func([]*transportv1.Result)) error {
-	track, err := newTracker(req.GetItems())
+	track, err := newTracker(req.GetItems(), deadline)
 	if err != nil {
 		return fmt.Errorf("delivering by %q: %w", p.name, err)
 	}
@@ -165,9 +165,10 @@ func (p *process) incomplete(ctx context.Context, track *tracker, err error) err
 	switch {
 	case errors.Is(err, io.EOF):
 		incomplete.Err = errors.New("the plugin ended the stream without them")
+	case timedOut(ctx, code):
+		incomplete.Err = context.DeadlineExceeded
 	case ctx.Err() != nil:
 		incomplete.Err = context.Cause(ctx)
-		p.judgeTimeout(ctx, track)
 	case code == codes.Unavailable && p.died():
 		incomplete.PluginDied = true
 		incomplete.Err = errors.New("the plugin's process ended")
@@ -178,12 +179,23 @@ func (p *process) incomplete(ctx context.Context, track *tracker, err error) err
 	}
 	// A process that was killed while the deadline passed is dead all the same.
 	incomplete.PluginDied = incomplete.PluginDied || p.isGone()
+	p.judgeSilence(track)
 	return incomplete
 }
 
-// judgeTimeout condemns a process that lets deadlines pass and says nothing.
-func (p *process) judgeTimeout(ctx context.Context, track *tracker) {
-	if !errors.Is(context.Cause(ctx), context.DeadlineExceeded) || track.left < len(track.items) {
+// timedOut reports whether a call was cut at its deadline. The plugin's side
+// knows the deadline too, and may cut it a moment earlier.
+func timedOut(ctx context.Context, code codes.Code) bool {
+	if ctx.Err() != nil {
+		return errors.Is(context.Cause(ctx), context.DeadlineExceeded)
+	}
+	deadline, ok := ctx.Deadline()
+	return ok && (code == codes.DeadlineExceeded || code == codes.Canceled) && time.Until(deadline) < 100*time.Millisecond
+}
+
+// judgeSilence condemns a process that lets deadlines pass and says nothing.
+func (p *process) judgeSilence(track *tracker) {
+	if track.left < len(track.items) || time.Now().Before(track.deadline) {
 		return
 	}
 	if n := p.unanswered.Add(1); n >= maxUnanswered {

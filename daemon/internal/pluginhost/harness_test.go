@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -47,7 +49,7 @@ type rig struct {
 // newRig makes a host over plugins of the given names, not started yet.
 func newRig(t *testing.T, change func(*pluginhost.Options), plugins ...string) *rig {
 	t.Helper()
-	r := &rig{directory: t.TempDir(), state: filepath.Join(t.TempDir(), "state"), log: newLogSink(), changes: newChanges()}
+	r := &rig{directory: t.TempDir(), state: shortDir(t), log: newLogSink(), changes: newChanges()}
 	for _, name := range plugins {
 		install(t, r.directory, name, "")
 	}
@@ -74,6 +76,18 @@ func newRig(t *testing.T, change func(*pluginhost.Options), plugins ...string) *
 		}
 	})
 	return r
+}
+
+// shortDir makes a state directory. Those of t.TempDir hold the test's name and
+// are too long for sockets.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	directory, err := os.MkdirTemp("", "state")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(directory) })
+	return directory
 }
 
 // started makes a host and starts it.
@@ -342,6 +356,7 @@ const helperEnv = "PLUGINHOST_TEST_HELPER"
 
 // runHelperHost is a daemon of its own for tests that kill one. It never returns.
 func runHelperHost() {
+	signal.Ignore(syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT)
 	host, err := pluginhost.New(pluginhost.Options{Directory: os.Getenv(helperEnv), StateDir: os.Getenv(helperEnv + "_STATE")})
 	if err == nil {
 		err = host.Start(context.Background())

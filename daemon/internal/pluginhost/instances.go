@@ -91,17 +91,14 @@ func (p *process) validate(ctx context.Context, configJSON []byte) ([]*transport
 // means that the plugin refuses the configuration, nothing is remembered.
 // Warnings of the plugin are logged.
 func (h *Host) Open(ctx context.Context, transport string, req *transportv1.OpenRequest) error {
-	if req.GetInstance().GetId() == "" || req.GetConfig() == nil {
-		return fmt.Errorf("opening an instance of %q: %w: it needs an instance id and a config", transport, ErrInvalidRequest)
+	if err := checkOpen(req); err != nil {
+		return fmt.Errorf("opening an instance of %q: %w", transport, err)
 	}
 	s, err := h.lookup(transport)
 	if err != nil {
 		return err
 	}
-	req = proto.CloneOf(req)
-	if req.GetEgress() == nil {
-		req.Egress = h.options.Egress
-	}
+	req = h.completeRequest(req)
 	s.remember(req)
 	p, err := s.use()
 	if err != nil {
@@ -113,6 +110,22 @@ func (h *Host) Open(ctx context.Context, transport string, req *transportv1.Open
 		s.forget(req)
 	}
 	return err
+}
+
+func checkOpen(req *transportv1.OpenRequest) error {
+	if req.GetInstance().GetId() == "" || req.GetConfig() == nil {
+		return fmt.Errorf("%w: it needs an instance id and a config", ErrInvalidRequest)
+	}
+	return nil
+}
+
+// completeRequest copies a request, because it is kept, and adds the egress policy.
+func (h *Host) completeRequest(req *transportv1.OpenRequest) *transportv1.OpenRequest {
+	req = proto.CloneOf(req)
+	if req.GetEgress() == nil {
+		req.Egress = h.options.Egress
+	}
+	return req
 }
 
 // open opens an instance in one process.

@@ -154,9 +154,9 @@ type Host struct {
 	cancel, hardKill context.CancelFunc
 	supervisors      sync.WaitGroup
 
-	reload sync.Mutex // one Start, Reload or Stop at a time
-	mu     sync.Mutex // guards writes of table
-	table  atomic.Pointer[table]
+	reload  sync.Mutex // one Start, Prepare, Commit or Stop at a time; guards writes of table
+	pending *Swap      // prepared and neither committed nor aborted
+	table   atomic.Pointer[table]
 }
 
 // table is what the host knows about its directory. Immutable, so that Deliver
@@ -215,9 +215,7 @@ func (h *Host) Start(ctx context.Context) error {
 	for _, file := range found {
 		transports[file.name] = newSupervisor(h, file, h.options.Plugins[file.name])
 	}
-	h.mu.Lock()
 	h.table.Store(&table{transports: transports, rejected: rejected})
-	h.mu.Unlock()
 	for _, s := range transports {
 		h.supervise(s, nil)
 	}
@@ -231,9 +229,16 @@ func (h *Host) Start(ctx context.Context) error {
 	return nil
 }
 
-// supervise runs s until Stop, beginning with the process first, if there is one.
+// supervise runs s until Stop or its leave, beginning with the process first,
+// if there is one.
 func (h *Host) supervise(s *supervisor, first *process) {
-	h.supervisors.Go(func() { s.run(h.running, first) })
+	ctx, leave := context.WithCancel(h.running)
+	s.leave = leave
+	h.supervisors.Go(func() {
+		defer leave()
+		s.run(ctx, first)
+		s.setBinary(nil)
+	})
 }
 
 // sharesState reports whether a plugin runs as another user, who then must be
@@ -258,16 +263,17 @@ func (h *Host) reportRejected(rejected []FileFailure) {
 // the verified copies. A plugin that does not go by itself is killed. The
 // returned error tells what could not be removed.
 func (h *Host) Stop(ctx context.Context) error {
+	stopWatching := context.AfterFunc(ctx, h.hardKill)
+	h.cancel() // ends a Prepare that is under way, too
 	h.reload.Lock()
 	defer h.reload.Unlock()
-	h.mu.Lock()
 	stopped := *h.table.Load()
 	stopped.stopped = true
 	h.table.Store(&stopped)
-	h.mu.Unlock()
-
-	stopWatching := context.AfterFunc(ctx, h.hardKill)
-	h.cancel()
+	if h.pending != nil {
+		h.pending.discard()
+		h.pending = nil
+	}
 	h.supervisors.Wait()
 	stopWatching()
 	h.hardKill()
@@ -276,9 +282,6 @@ func (h *Host) Stop(ctx context.Context) error {
 	}
 	h.spawner.stop()
 	h.spawner = nil
-	for _, s := range stopped.transports {
-		s.release()
-	}
 	if err := h.state.close(); err != nil {
 		return fmt.Errorf("stopping plugins: %w", err)
 	}

@@ -62,7 +62,7 @@ type process struct {
 
 // launch starts a process and makes sure that it is a plugin of this name. On
 // any error nothing of it is left. It returns early when ctx ends.
-func (s *supervisor) launch(ctx context.Context, bin *binary) (*process, error) {
+func (s *supervisor) launch(ctx context.Context, bin *binary, options PluginOptions) (*process, error) {
 	select {
 	case s.host.starts <- struct{}{}:
 		defer func() { <-s.host.starts }()
@@ -74,7 +74,6 @@ func (s *supervisor) launch(ctx context.Context, bin *binary) (*process, error) 
 	if err := bin.verify(ctx); err != nil {
 		return nil, err
 	}
-	options := s.settings()
 	p := &process{
 		name:               s.name,
 		binary:             bin,

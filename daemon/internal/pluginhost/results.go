@@ -44,18 +44,19 @@ func newCounters() counters {
 
 // tracker knows which items of one call have their result. Used by one goroutine.
 type tracker struct {
-	items   []*transportv1.Item
-	done    map[string]bool // by id; true: it has its result
-	left    int
-	strays  int
-	clipped int
-	stray   string // what the last stray was
+	items    []*transportv1.Item
+	deadline time.Time       // the last of the items
+	done     map[string]bool // by id; true: it has its result
+	left     int
+	strays   int
+	clipped  int
+	stray    string // what the last stray was
 	// How much of strays and clipped has been reported.
 	toldStrays, toldClipped int
 }
 
-func newTracker(items []*transportv1.Item) (*tracker, error) {
-	t := &tracker{items: items, done: make(map[string]bool, len(items)), left: len(items)}
+func newTracker(items []*transportv1.Item, deadline time.Time) (*tracker, error) {
+	t := &tracker{items: items, deadline: deadline, done: make(map[string]bool, len(items)), left: len(items)}
 	for _, item := range items {
 		t.done[item.GetId()] = false
 	}

@@ -23,8 +23,8 @@ type supervisor struct {
 	path    string
 	logger  hclog.Logger
 	tried   chan struct{} // closed after the first start, however it went
-	wake    chan struct{} // a retry by hand
 	adopted chan adoption // a process that replaces the present one
+	leave   func()        // ends run
 
 	serving  atomic.Pointer[process] // what Deliver uses; nil while none is ready
 	counters counters
@@ -59,7 +59,6 @@ func newSupervisor(h *Host, file pluginFile, options PluginOptions) *supervisor 
 		host: h, name: file.name, path: file.path,
 		logger:    h.options.Logger.Named(file.name),
 		tried:     make(chan struct{}),
-		wake:      make(chan struct{}, 1),
 		adopted:   make(chan adoption),
 		counters:  newCounters(),
 		options:   options,
@@ -100,11 +99,11 @@ func (s *supervisor) run(ctx context.Context, first *process) {
 
 func (s *supervisor) draining() {
 	s.step(supervision.Event{Kind: supervision.Drain})
-	s.announce(false, "the plugin host is stopped")
+	s.announce(false, "the plugin was stopped")
 }
 
-// wait returns at the given time, or earlier with a process to adopt, on a
-// retry by hand, or when ctx ends.
+// wait returns at the given time, or earlier with a process to adopt or when
+// ctx ends.
 func (s *supervisor) wait(ctx context.Context, at time.Time) *process {
 	timer := time.NewTimer(time.Until(at))
 	defer timer.Stop()
@@ -118,11 +117,8 @@ func (s *supervisor) wait(ctx context.Context, at time.Time) *process {
 			err := s.complete(ctx, a.process, true)
 			a.answer <- err
 			if err == nil {
+				s.step(supervision.Event{Kind: supervision.RetryNow}) // the past is another binary's
 				return a.process
-			}
-		case <-s.wake:
-			if decision := s.step(supervision.Event{Kind: supervision.RetryNow}); !decision.StartAt.IsZero() {
-				return nil
 			}
 		}
 	}
@@ -136,7 +132,7 @@ func (s *supervisor) start(ctx context.Context) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.launch(ctx, bin)
+	p, err := s.launch(ctx, bin, s.settings())
 	if err != nil {
 		return nil, err
 	}
@@ -171,14 +167,6 @@ func (s *supervisor) setBinary(bin *binary) {
 		s.binary.release()
 	}
 	s.binary = bin
-}
-
-// release gives up the copy; the supervisor must have ended.
-func (s *supervisor) release() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.binary.release()
-	s.binary = nil
 }
 
 func (s *supervisor) startFailed(ctx context.Context, err error) time.Time {
@@ -233,7 +221,6 @@ func (s *supervisor) serve(ctx context.Context, p *process) (successor *process,
 				s.replaced(p)
 				return a.process, time.Time{}
 			}
-		case <-s.wake: // it serves: there is nothing to retry
 		}
 	}
 }

@@ -1,0 +1,131 @@
+package pluginhost_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/deliveryd/deliveryd/daemon/internal/pluginhost"
+	transportv1 "github.com/deliveryd/deliveryd/gen/transport/v1"
+)
+
+func TestRestartReopensInstances(t *testing.T) {
+	t.Parallel()
+	r := started(t, nil, "noop")
+	mark := filepath.Join(t.TempDir(), "mark")
+	for i := range 40 {
+		r.open(t, "noop", fmt.Sprint("many-", i), `{}`)
+	}
+	r.open(t, "noop", "one", `{"kept":true}`)
+	r.open(t, "noop", "closed", `{}`)
+	r.open(t, "noop", "expires", fmt.Sprintf(`{"first-process-only":true,"mark":%q}`, mark))
+	if err := r.Close(testContext(t), "noop", ref("closed")); err != nil {
+		t.Fatal(err)
+	}
+	first := r.mustDeliver(t, "noop", knob{Do: "where"}).GetReference()
+
+	r.deliver(t, "noop", batch(knob{Do: "exit", N: 9}))
+	r.changes.await(t, 2, isReady)
+
+	again := r.mustDeliver(t, "noop", knob{Do: "where"})
+	if again.GetReference() == first || again.GetDetails()["config"] != `{"kept":true}` {
+		t.Errorf("after the restart: process %s (before %s), %v", again.GetReference(), first, again.GetDetails())
+	}
+	open := r.facts(t, "noop").Open
+	if len(open) != 41 || open["closed/1"] != "" {
+		t.Errorf("%d instances are open: %v", len(open), open)
+	}
+	status := r.status(t, "noop")
+	if status.Restarts != 1 || status.LastExit == nil || status.LastExit.Status != 9 {
+		t.Errorf("status %+v, exit %+v", status, status.LastExit)
+	}
+
+	// The one that is refused now is answered by the host, the other by the plugin.
+	req := batch(knob{Do: "where"}, knob{Do: "where"})
+	req.Instances = append(req.Instances, ref("expires"))
+	req.Items[1].Instance = 1
+	got, err := r.deliver(t, "noop", req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	failure := got["item-1"].GetFailure()
+	if failure.GetClass() != transportv1.Failure_CLASS_CONFIG || !strings.Contains(failure.GetMessage(), "licence has expired") {
+		t.Errorf("result for the refused instance: %v", got["item-1"])
+	}
+	if got["item-0"].GetSuccess().GetDetails()["open"] != "true" {
+		t.Errorf("result for the good instance: %v", got["item-0"])
+	}
+}
+
+func TestOpenRefusedAndFailed(t *testing.T) {
+	t.Parallel()
+	r := started(t, nil, "noop")
+	ctx := testContext(t)
+	diagnostics, err := r.Validate(ctx, "noop", []byte(`{"refuse":true}`))
+	if err != nil || len(diagnostics) != 1 || diagnostics[0].GetSummary() != "refuse is \uFFFD[31mtrue" || diagnostics[0].GetDetail() != "set it\nto false" {
+		t.Errorf("diagnostics %v, error %v", diagnostics, err)
+	}
+	if diagnostics, err = r.Validate(ctx, "noop", []byte(`{}`)); err != nil || len(diagnostics) != 0 {
+		t.Errorf("diagnostics %v, error %v", diagnostics, err)
+	}
+	err = r.Open(ctx, "noop", openRequest("one", `{"refuse":true}`))
+	var refused *pluginhost.DiagnosticsError
+	if !errors.As(err, &refused) || !strings.Contains(err.Error(), `transport "noop" refuses the configuration: refuse is`) {
+		t.Errorf("error %v", err)
+	}
+	if err = r.Open(ctx, "noop", openRequest("one", `{"panic-open":true}`)); err == nil || !strings.Contains(err.Error(), "nil pointer") {
+		t.Errorf("error %v", err)
+	}
+	if err = r.Open(ctx, "noop", &transportv1.OpenRequest{}); !errors.Is(err, pluginhost.ErrInvalidRequest) {
+		t.Errorf("error %v", err)
+	}
+	short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer cancel()
+	if err = r.Open(short, "noop", openRequest("one", `{"hang-open":true}`)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error %v", err)
+	}
+	if n := r.status(t, "noop").Instances; n != 0 {
+		t.Errorf("%d instances are remembered", n)
+	}
+}
+
+// TestOpenWhileDownIsRemembered: destinations come up with their transport.
+func TestOpenWhileDownIsRemembered(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil, "noop")
+	path := filepath.Join(r.directory, pluginhost.FilePrefix+"noop")
+	chmod(t, path, 0o644)
+	if err := r.Start(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	err := r.Open(testContext(t), "noop", openRequest("one", `{"later":1}`))
+	if !errors.Is(err, pluginhost.ErrUnavailable) || !strings.Contains(err.Error(), "chmod +x") {
+		t.Fatalf("error %v", err)
+	}
+	chmod(t, path, 0o755)
+	if err := r.Reload(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	r.changes.await(t, 1, isReady)
+	if got := r.mustDeliver(t, "noop", knob{Do: "where"}).GetDetails()["config"]; got != `{"later":1}` {
+		t.Errorf("config %q", got)
+	}
+}
+
+func TestCrashLoopEndsInFailed(t *testing.T) {
+	t.Parallel()
+	r := started(t, nil, "once")
+	failed := r.changes.await(t, 5, isBroken)
+	r.log.await(t, "plugin ended", "state=failed", "exited with status 7")
+	status := r.status(t, "once")
+	if status.State != pluginhost.Failed || status.PID != 0 {
+		t.Errorf("after %+v: %+v", failed, status)
+	}
+	if _, err := r.deliver(t, "once", batch(knob{})); !errors.Is(err, pluginhost.ErrUnavailable) || !strings.Contains(err.Error(), "(failed)") {
+		t.Errorf("delivering gives %v", err)
+	}
+}

@@ -1,0 +1,455 @@
+package pluginhost
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+
+	transportv1 "github.com/deliveryd/deliveryd/gen/transport/v1"
+)
+
+// ChangeKind says what a swap does to a transport.
+type ChangeKind string
+
+// The kinds of change.
+const (
+	Added    ChangeKind = "added"    // a new file
+	Replaced ChangeKind = "replaced" // another binary or other settings
+	Retried  ChangeKind = "retried"  // the same, but no process was ready
+	Removed  ChangeKind = "removed"  // the file is gone
+)
+
+// Change is what Commit will do, or has done, to one transport.
+type Change struct {
+	// Transport that changes.
+	Transport string
+	// Kind of the change.
+	Kind ChangeKind
+	// From and To are versions of the plugin; empty where there is none.
+	From, To string
+}
+
+// Swap is a new set of plugins that is ready beside the one that serves.
+// Commit or Abort must follow. Not safe for concurrent use.
+type Swap struct {
+	host       *Host
+	settings   map[string]PluginOptions
+	rejected   []FileFailure
+	candidates map[string]*candidate
+	removed    []string
+	problems   []FileFailure
+	// opened by Open in processes that serve already, to be closed by Abort.
+	opened []openedInstance
+	once   sync.Once
+}
+
+type candidate struct {
+	supervisor *supervisor
+	process    *process // nil: it did not start
+	kind       ChangeKind
+	options    PluginOptions
+	from       string
+	instances  []*transportv1.OpenRequest // to be remembered by Commit
+}
+
+type openedInstance struct {
+	transport string
+	ref       *transportv1.InstanceRef
+}
+
+// ErrReloading is returned by Prepare and Reload while another swap is open.
+var ErrReloading = errors.New("another reload of the plugins is under way")
+
+// Reload takes over what has changed in the directory: new files are started,
+// changed ones replace their process without cutting a call, and transports
+// that are not ready are tried again. What cannot be taken over stays as it
+// was, and the error says which and why.
+func (h *Host) Reload(ctx context.Context) error {
+	h.reload.Lock()
+	settings := h.options.Plugins
+	h.reload.Unlock()
+	swap, err := h.Prepare(ctx, settings)
+	if err != nil {
+		return err
+	}
+	commitErr := swap.Commit(ctx)
+	return errors.Join(problemsError(swap.Problems()), commitErr)
+}
+
+func problemsError(problems []FileFailure) error {
+	var errs []error
+	for _, problem := range problems {
+		errs = append(errs, fmt.Errorf("plugin %s: %s", problem.File, problem.Reason))
+	}
+	return errors.Join(errs...)
+}
+
+// Prepare reads the directory again, with new settings, and starts what is new
+// or changed beside what serves: describes it, asks CheckSchema, opens all
+// instances in it. Nothing that serves is touched. What cannot be used is in
+// Problems. The error is one of the directory or the settings.
+func (h *Host) Prepare(ctx context.Context, plugins map[string]PluginOptions) (*Swap, error) {
+	h.reload.Lock()
+	defer h.reload.Unlock()
+	switch {
+	case h.running.Err() != nil || h.state == nil:
+		return nil, fmt.Errorf("reloading plugins: %w: the plugin host does not run", ErrUnavailable)
+	case h.pending != nil:
+		return nil, ErrReloading
+	}
+	for _, name := range slices.Sorted(maps.Keys(plugins)) {
+		if err := plugins[name].check(); err != nil {
+			return nil, fmt.Errorf("reloading plugins: settings of plugin %q: %w", name, err)
+		}
+	}
+	found, rejected, err := discover(h.options.Directory)
+	if err != nil {
+		return nil, fmt.Errorf("reloading plugins: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(h.running, cancel)()
+
+	swap := &Swap{host: h, settings: maps.Clone(plugins), rejected: rejected, candidates: make(map[string]*candidate)}
+	swap.problems = append(swap.problems, rejected...)
+	swap.prepareAll(ctx, found)
+	if err := ctx.Err(); err != nil {
+		swap.discard()
+		return nil, fmt.Errorf("reloading plugins: %w", err)
+	}
+	h.pending = swap
+	return swap, nil
+}
+
+// prepareAll prepares the files in parallel; launch bounds how many start at once.
+func (w *Swap) prepareAll(ctx context.Context, found []pluginFile) {
+	transports := w.host.table.Load().transports
+	present := make(map[string]bool)
+	var mu sync.Mutex
+	var group sync.WaitGroup
+	for _, file := range found {
+		present[file.name] = true
+		existing := transports[file.name]
+		group.Go(func() {
+			c, err := w.prepare(ctx, file, existing)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				w.problems = append(w.problems, FileFailure{File: file.path, Reason: err.Error()})
+			}
+			if c != nil {
+				w.candidates[file.name] = c
+			}
+		})
+	}
+	group.Wait()
+	for name, s := range transports {
+		if !present[name] {
+			w.prepareRemoval(s)
+		}
+	}
+	slices.Sort(w.removed)
+	slices.SortFunc(w.problems, func(a, b FileFailure) int { return strings.Compare(a.File, b.File) })
+}
+
+// prepareRemoval lets go of a plugin whose file is gone, unless it is in use.
+func (w *Swap) prepareRemoval(s *supervisor) {
+	s.mu.Lock()
+	inUse := len(s.instances)
+	s.mu.Unlock()
+	if inUse > 0 {
+		w.problems = append(w.problems, FileFailure{File: s.path, Reason: fmt.Sprintf("the file is gone, but %d destinations use it: its process goes on", inUse)})
+		return
+	}
+	w.removed = append(w.removed, s.name)
+}
+
+// prepare gives nil, nil where nothing has changed.
+func (w *Swap) prepare(ctx context.Context, file pluginFile, existing *supervisor) (*candidate, error) {
+	options := w.settings[file.name]
+	if existing == nil {
+		s := newSupervisor(w.host, file, options)
+		c := &candidate{supervisor: s, kind: Added, options: options}
+		bin, err := w.host.state.stage(ctx, file.path, options.SHA256)
+		if err != nil {
+			return c, err
+		}
+		if c.process, err = s.launch(ctx, bin, options); err != nil {
+			bin.release()
+		}
+		return c, err
+	}
+	bin, err := w.host.state.stage(ctx, file.path, options.SHA256)
+	if err != nil {
+		return nil, err
+	}
+	c := &candidate{supervisor: existing, options: options}
+	if c.kind = existing.changeTo(bin, options); c.kind == "" {
+		bin.release()
+		return nil, nil
+	}
+	if c.process, c.from, err = w.prepareReplacement(ctx, existing, bin, options); err != nil {
+		bin.release()
+		return nil, err
+	}
+	return c, nil
+}
+
+// changeTo compares what runs with what would run.
+func (s *supervisor) changeTo(bin *binary, options PluginOptions) ChangeKind {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.binary == nil || s.binary.sha256 != bin.sha256 || !reflect.DeepEqual(s.options, options):
+		return Replaced
+	case s.serving.Load() == nil:
+		return Retried
+	}
+	return ""
+}
+
+// prepareReplacement starts the new process and makes sure that it can do what
+// the old one does.
+func (w *Swap) prepareReplacement(ctx context.Context, s *supervisor, bin *binary, options PluginOptions) (p *process, from string, err error) {
+	candidate, err := s.launch(ctx, bin, options)
+	if err != nil {
+		return nil, "", err
+	}
+	defer func() {
+		if err != nil {
+			candidate.destroy()
+		}
+	}()
+	s.mu.Lock()
+	previous := s.described
+	s.mu.Unlock()
+	if previous != nil {
+		if err := w.host.options.CheckSchema(s.name, previous, candidate.describe); err != nil {
+			return nil, "", fmt.Errorf("version %s cannot replace %s: %w", candidate.describe.GetVersion(), previous.GetVersion(), err)
+		}
+	}
+	if err := s.complete(ctx, candidate, false); err != nil {
+		return nil, "", fmt.Errorf("opening its instances: %w", candidate.explain(ctx, err))
+	}
+	if reason := s.newRefusal(candidate); reason != "" {
+		return nil, "", fmt.Errorf("version %s refuses a destination that is in use: %s", candidate.describe.GetVersion(), reason)
+	}
+	return candidate, previous.GetVersion(), nil
+}
+
+// newRefusal gives what p refuses and the process that serves does not.
+func (s *supervisor) newRefusal(p *process) string {
+	refused := p.refusals.Load()
+	if refused == nil {
+		return ""
+	}
+	known := map[instanceKey]string{}
+	if serving := s.serving.Load(); serving == nil {
+		return "" // anything is better than no process
+	} else if r := serving.refusals.Load(); r != nil {
+		known = r.reasons
+	}
+	for key, reason := range refused.reasons {
+		if known[key] == "" {
+			return reason
+		}
+	}
+	return ""
+}
+
+// Problems lists what Commit will leave as it is, and why; sorted by file.
+func (w *Swap) Problems() []FileFailure { return slices.Clone(w.problems) }
+
+// Changes lists what Commit will do, sorted by transport.
+func (w *Swap) Changes() []Change {
+	var changes []Change
+	for name, c := range w.candidates {
+		change := Change{Transport: name, Kind: c.kind, From: c.from}
+		if c.process != nil {
+			change.To = c.process.describe.GetVersion()
+		}
+		changes = append(changes, change)
+	}
+	for _, name := range w.removed {
+		changes = append(changes, Change{Transport: name, Kind: Removed})
+	}
+	slices.SortFunc(changes, func(a, b Change) int { return strings.Compare(a.Transport, b.Transport) })
+	return changes
+}
+
+// Describe is Host.Describe as it will be after Commit.
+func (w *Swap) Describe(transport string) (*transportv1.DescribeResponse, error) {
+	if c := w.candidates[transport]; c != nil && c.process != nil {
+		return c.process.describe, nil
+	}
+	return w.host.Describe(transport)
+}
+
+// Validate is Host.Validate as it will be after Commit.
+func (w *Swap) Validate(ctx context.Context, transport string, configJSON []byte) ([]*transportv1.Diagnostic, error) {
+	if c := w.candidates[transport]; c != nil && c.process != nil {
+		return c.process.validate(ctx, configJSON)
+	}
+	return w.host.Validate(ctx, transport, configJSON)
+}
+
+// Open is Host.Open for a generation that comes with this swap: in the new
+// process, where there is one, else in the one that serves. Abort undoes it.
+func (w *Swap) Open(ctx context.Context, transport string, req *transportv1.OpenRequest) error {
+	c := w.candidates[transport]
+	if c == nil || c.process == nil {
+		err := w.host.Open(ctx, transport, req)
+		if err == nil || errors.Is(err, ErrUnavailable) {
+			w.opened = append(w.opened, openedInstance{transport, req.GetInstance()})
+		}
+		return err
+	}
+	if err := checkOpen(req); err != nil {
+		return fmt.Errorf("opening an instance of %q: %w", transport, err)
+	}
+	req = w.host.completeRequest(req)
+	if err := c.process.open(ctx, req); err != nil {
+		return err
+	}
+	c.instances = append(c.instances, req)
+	c.process.opened[keyOf(req.GetInstance())] = req
+	return nil
+}
+
+// Commit makes the new processes serve, drains the old ones in the background
+// and lets go of removed ones. Calls in flight end where they began. The error
+// tells which transport could not be changed after all: its old process goes on.
+func (w *Swap) Commit(ctx context.Context) error {
+	err := fmt.Errorf("reloading plugins: %w: the swap has ended", ErrUnavailable)
+	w.once.Do(func() { err = w.host.commit(ctx, w) })
+	return err
+}
+
+// Abort stops the new processes and leaves everything as it was. After Commit
+// it does nothing.
+func (w *Swap) Abort() {
+	w.once.Do(func() {
+		w.host.reload.Lock()
+		defer w.host.reload.Unlock()
+		w.host.pending = nil
+		w.discard()
+	})
+}
+
+// discard undoes what Prepare and Open have done.
+func (w *Swap) discard() {
+	for _, opened := range w.opened {
+		ctx, cancel := context.WithTimeout(w.host.hard, openTimeout)
+		if err := w.host.Close(ctx, opened.transport, opened.ref); err != nil {
+			w.host.options.Logger.Warn("closing an instance of an aborted reload", "transport", opened.transport, "error", err)
+		}
+		cancel()
+	}
+	var group sync.WaitGroup
+	for _, c := range w.candidates {
+		if c.process != nil {
+			group.Go(func() { c.drop(w.host.hard) })
+		}
+	}
+	group.Wait()
+}
+
+// drop stops a process that never served.
+func (c *candidate) drop(hard context.Context) {
+	c.process.close()
+	c.process.stop(hard)
+	c.process.binary.release()
+	c.process = nil
+}
+
+func (h *Host) commit(ctx context.Context, w *Swap) error {
+	h.reload.Lock()
+	defer h.reload.Unlock()
+	if h.pending != w { // Stop has aborted it
+		return fmt.Errorf("reloading plugins: %w: the plugin host is stopped", ErrUnavailable)
+	}
+	h.pending = nil
+	changes := w.Changes()
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(w.candidates)) {
+		if c := w.candidates[name]; c.kind != Added {
+			if err := h.adopt(ctx, c); err != nil {
+				errs = append(errs, fmt.Errorf("replacing the process of transport %q: %w", name, err))
+			}
+		}
+	}
+	h.options.Plugins = w.settings
+	h.applyTable(w)
+	for _, change := range changes {
+		h.options.Logger.Info("plugin reloaded", "transport", change.Transport, "change", string(change.Kind), "from", change.From, "to", change.To)
+	}
+	return errors.Join(errs...)
+}
+
+// adopt hands a process over to its supervisor.
+func (h *Host) adopt(ctx context.Context, c *candidate) error {
+	s := c.supervisor
+	s.mu.Lock()
+	previous := s.options
+	s.options = c.options
+	for _, req := range c.instances {
+		s.instances[keyOf(req.GetInstance())] = req
+	}
+	s.mu.Unlock()
+	answer := make(chan error, 1)
+	var err error
+	select {
+	case s.adopted <- adoption{process: c.process, answer: answer}:
+		err = <-answer
+	case <-ctx.Done():
+		err = ctx.Err()
+	case <-h.running.Done():
+		err = ErrUnavailable
+	}
+	if err == nil {
+		return nil
+	}
+	s.mu.Lock()
+	s.options = previous
+	for _, req := range c.instances {
+		delete(s.instances, keyOf(req.GetInstance()))
+	}
+	s.mu.Unlock()
+	c.drop(h.hard)
+	return err
+}
+
+// applyTable publishes added transports and lets removed ones go.
+func (h *Host) applyTable(w *Swap) {
+	old := h.table.Load()
+	next := &table{transports: maps.Clone(old.transports), rejected: w.rejected}
+	for name, c := range w.candidates {
+		if c.kind != Added {
+			continue
+		}
+		if c.process != nil {
+			for _, req := range c.instances {
+				c.supervisor.instances[keyOf(req.GetInstance())] = req
+			}
+			c.supervisor.serving.Store(c.process)
+		}
+		next.transports[name] = c.supervisor
+	}
+	for _, name := range w.removed {
+		delete(next.transports, name)
+	}
+	h.table.Store(next)
+	for _, c := range w.candidates {
+		if c.kind == Added {
+			h.supervise(c.supervisor, c.process)
+		}
+	}
+	for _, name := range w.removed {
+		old.transports[name].leave()
+	}
+}
