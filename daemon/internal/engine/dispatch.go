@@ -137,6 +137,9 @@ func (e *Engine) admit(l *lane, it *item) bool {
 func (e *Engine) start(l *lane, p *plugin, it *item) {
 	ticket, transition, _ := l.breaker.Start(e.now)
 	e.transition(l, transition)
+	if ticket.Probe() {
+		l.probed = int(it.Priority)
+	}
 	it.ticket, it.breaker, it.instance, it.dest, it.started = ticket, l.breaker, l.inst, l.dest, e.now
 	l.inst.inFlight++
 	l.inFlight++

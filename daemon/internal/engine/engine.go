@@ -34,6 +34,7 @@ type Queue interface {
 	Payload(ctx context.Context, id string, attemptCount int32, limit int) (payload []byte, length int, err error)
 	Discover(ctx context.Context, f func(store.Waiting)) error
 	Record(ctx context.Context, o *store.Outcomes, keepCompleted bool) (store.Applied, error)
+	ExpireWaiting(ctx context.Context, destination int32, from store.WalkPosition, expiry time.Duration, limit int, reason string, inFlight []string) (expired int, next store.WalkPosition, done bool, err error)
 	LogLate(ctx context.Context, late []store.LateAttempt) error
 	Mark(ctx context.Context, items []store.Item, count bool) error
 	Health(ctx context.Context, destinationID int32) (store.Health, error)
@@ -70,6 +71,9 @@ type Options struct {
 	RenewEvery time.Duration
 	// DiscoverEvery is the time between searches for lanes with work. Defaults to 1 s.
 	DiscoverEvery time.Duration
+	// ExpireEvery is how often lanes that do not move are searched for deliveries
+	// past their time. Defaults to 30 s.
+	ExpireEvery time.Duration
 	// KeepCompleted keeps delivered rows in the queue as completed. Defaults to false.
 	KeepCompleted bool
 	// TransportInFlight bounds the items at work in one plugin. Defaults to 2,048.
@@ -108,6 +112,7 @@ func (o Options) withDefaults() Options {
 	o.Lease = o.Lease.WithDefaults()
 	setDefault(&o.RenewEvery, o.Lease.TTL/3)
 	setDefault(&o.DiscoverEvery, time.Second)
+	setDefault(&o.ExpireEvery, expireEvery)
 	setDefault(&o.TransportInFlight, 2048)
 	setDefault(&o.MaxBuffered, 16384)
 	setDefault(&o.MaxBufferedBytes, 64<<20)
@@ -174,7 +179,7 @@ type Engine struct {
 	// renewal sent before says of our lanes is out of date.
 	coordinated time.Time
 	rediscover  bool // a discovery was asked for while one was running
-	discovering,
+	discovering, expiring,
 	stopping bool
 	rand *rand.Rand
 	// ctx ends when the engine is to drop everything.

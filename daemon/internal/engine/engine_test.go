@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -172,6 +173,28 @@ func TestOpenBreakerDelaysAndBurnsNothing(t *testing.T) {
 	})
 }
 
+func TestPoisonedPayloadDoesNotKeepADestinationShut(t *testing.T) {
+	eachWay(t, func(t *testing.T, f *fixture) {
+		d := f.destination(destination.Settings{
+			Concurrency: 1, Retry: quick,
+			Breaker: breaker.Settings{Failures: 2, OpenFor: setting.Duration(time.Second), Successes: 1},
+		})
+		poison := f.insert(d, 1, "priority, max_retries", "10, 5")[0]
+		var healthy atomic.Bool
+		f.fake.answer = func(it *transportv1.Item, _ *transportv1.InstanceRef) *transportv1.Result {
+			if it.GetId() == poison || !healthy.Load() {
+				return failure(it.GetId(), transportv1.Failure_CLASS_TRANSIENT, "http.500")
+			}
+			return success(it.GetId())
+		}
+		f.insert(d, 20, "", "")
+		f.start()
+		f.eventually("open", `select circuit_breaker_state from destination_health where destination_id = $1`, d.ID)
+		healthy.Store(true) // for all but the one payload, which stands first in the lane
+		f.eventually("20", `select count(*) from delivery_logs where status = 'delivered'`)
+	})
+}
+
 func TestHoldSendsNothingUntilTheDestinationChanges(t *testing.T) {
 	eachWay(t, func(t *testing.T, f *fixture) {
 		d := f.destination(destination.Settings{Concurrency: 1})
@@ -233,6 +256,23 @@ func TestExpiredRowsAreNotAttempted(t *testing.T) {
 		f.eventually("1", `select count(*) from delivery_queue where status = 'failed' and failure_reason like 'expired at %'`)
 		if f.fake.count(ids[0]) != 0 {
 			t.Error("it was attempted")
+		}
+	})
+}
+
+func TestExpiryBoundsTheWaitForASickDestination(t *testing.T) {
+	eachWay(t, func(t *testing.T, f *fixture) {
+		d := f.destination(destination.Settings{Concurrency: 1})
+		f.fake.answer = func(it *transportv1.Item, _ *transportv1.InstanceRef) *transportv1.Result {
+			return failure(it.GetId(), transportv1.Failure_CLASS_AUTH, "http.401")
+		}
+		f.insert(d, 3, "expires_at", "now() + interval '1 second'")
+		kept := f.insert(d, 1, "", "")
+		f.start(func(o *engine.Options) { o.ExpireEvery = 100 * time.Millisecond })
+		f.eventually("3", `select count(*) from delivery_queue where status = 'failed' and failure_reason like 'expired%'`)
+		f.eventually("3", `select count(*) from delivery_logs where status = 'failed'`)
+		if got := f.one(`select status from delivery_queue where id = $1`, kept[0]); got != "pending" {
+			t.Errorf("a delivery with time left is %s, want pending", got)
 		}
 	})
 }

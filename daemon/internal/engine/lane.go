@@ -83,6 +83,7 @@ type lane struct {
 	pending                      int   // outcomes that wait to be recorded
 	used                         int32 // deliveries since then
 	reading                      bool
+	probed                       int       // priority of the last probe
 	inReady, inHungry, inWaiting bool      // see laneQueue
 	timer                        time.Time // of its entry in the timer heap that counts
 }
@@ -91,27 +92,38 @@ func newLane(id int32) *lane {
 	return &lane{id: id, known: map[string]*item{}}
 }
 
-// top returns the highest priority with rows in memory, or -1.
-func (l *lane) top() int {
-	if l.queued == 0 {
-		return -1
+// first is the priority that is served first: the highest, but while the breaker
+// is not closed each in turn, since else a poisoned payload of high priority
+// would be every probe and keep a healthy destination shut.
+func (l *lane) first() int {
+	if l.breaker == nil || l.breaker.State() == breaker.Closed {
+		return priorities - 1
 	}
-	for p := priorities - 1; p >= 0; p-- {
-		if len(l.levels[p].queue) > 0 {
+	return (l.probed + priorities - 1) % priorities
+}
+
+// pick returns the next priority in order for which ok holds, or -1.
+func (l *lane) pick(ok func(*level) bool) int {
+	first := l.first()
+	for i := range priorities {
+		if p := (first - i + priorities) % priorities; ok(&l.levels[p]) {
 			return p
 		}
 	}
 	return -1
 }
 
-// topActive returns the highest priority that may have more rows to read, or -1.
-func (l *lane) topActive() int {
-	for p := priorities - 1; p >= 0; p-- {
-		if l.levels[p].active {
-			return p
-		}
+// top returns the next priority with rows in memory, or -1.
+func (l *lane) top() int {
+	if l.queued == 0 {
+		return -1
 	}
-	return -1
+	return l.pick(func(v *level) bool { return len(v.queue) > 0 })
+}
+
+// topActive returns the next priority that may have more rows to read, or -1.
+func (l *lane) topActive() int {
+	return l.pick(func(v *level) bool { return v.active })
 }
 
 // window returns how many rows the lane likes to have read ahead.

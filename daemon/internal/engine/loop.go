@@ -21,6 +21,8 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer discover.Stop()
 	mark := time.NewTicker(markEvery)
 	defer mark.Stop()
+	expire := time.NewTicker(e.o.ExpireEvery)
+	defer expire.Stop()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	stop := e.stop
@@ -41,6 +43,9 @@ func (e *Engine) Run(ctx context.Context) error {
 		case <-discover.C:
 			e.now = time.Now()
 			e.discover()
+		case <-expire.C:
+			e.now = time.Now()
+			e.expireStuck()
 		case <-mark.C:
 			e.now = time.Now()
 			e.mark()
