@@ -50,7 +50,7 @@ type Delivery struct {
 }
 
 type deliveryStatements struct {
-	items, logs, logsWithin, listLogs, deadLetters statement
+	items, logs, logsWithin, listLogs statement
 }
 
 func buildDeliveryStatements() deliveryStatements {
@@ -67,14 +67,10 @@ func buildDeliveryStatements() deliveryStatements {
 		listLogs: prepare(select_(l.OrganizationID.EQ(textParam("organization")).
 			AND(postgres.RawBool("(created_at, delivery_logs.id) < (#at::timestamptz, #last::bigint)", postgres.RawArgs{"#at": param("at"), "#last": param("last")})).
 			AND(postgres.RawBool("status = any(#statuses::text[])", postgres.RawArgs{"#statuses": param("statuses")})).
-			AND(postgres.RawBool("(#destination::int is null or destination_id = #destination)", postgres.RawArgs{"#destination": param("destination")}))).
+			AND(postgres.RawBool("(#destination::int is null or destination_id = #destination)", postgres.RawArgs{"#destination": param("destination")})).
+			AND(postgres.RawBool("(#correlation::text is null or correlation_id = #correlation)", postgres.RawArgs{"#correlation": param("correlation")})).
+			AND(l.CreatedAt.GT_EQ(timeParam("since"))).AND(l.CreatedAt.LT(timeParam("until")))).
 			ORDER_BY(l.CreatedAt.DESC(), l.ID.DESC()).LIMIT(anyLimit)),
-		deadLetters: prepare(queueRows(q).
-			WHERE(q.DestinationID.EQ(intParam("destination")).
-				AND(q.OrganizationID.EQ(textParam("organization"))).
-				AND(postgres.RawBool("status in ('failed', 'completed') and status = 'failed'")).
-				AND(postgres.RawBool("(updated_at, id) < (#at::timestamptz, #last)", postgres.RawArgs{"#at": param("at"), "#last": param("last")}))).
-			ORDER_BY(q.UpdatedAt.DESC(), q.ID.DESC()).LIMIT(anyLimit)),
 	}
 }
 
@@ -200,38 +196,71 @@ func (p Position) begin() Position {
 	return p
 }
 
+// ListFilter chooses from lists of deliveries. Zero fields choose all.
+type ListFilter struct {
+	DestinationID *int32
+	CorrelationID *string
+	// Statuses of log rows, or for waiting rows: pending, processing, retrying.
+	Statuses []string
+	// Since and Until bound created_at, Since included.
+	Since, Until time.Time
+}
+
+func (f ListFilter) until() time.Time {
+	if f.Until.IsZero() {
+		return farFuture
+	}
+	return f.Until
+}
+
 // ListLogs returns at most limit log rows of an organization that stand behind a
-// position, newest first, with one of the statuses; destination nil means all.
-func (s *Store) ListLogs(ctx context.Context, organization string, statuses []string, destination *int32, behind Position, limit int) ([]Log, error) {
+// position, newest first.
+func (s *Store) ListLogs(ctx context.Context, organization string, f ListFilter, behind Position, limit int) ([]Log, error) {
 	behind = behind.begin()
 	return all[Log](ctx, s, "listing deliveries", s.sql.delivery.listLogs, values{
-		"organization": organization, "statuses": statuses, "destination": destination,
-		"at": behind.At, "last": behind.Last, limitOf: limit,
+		"organization": organization, "statuses": f.Statuses, "destination": f.DestinationID, "correlation": f.CorrelationID,
+		"since": f.Since, "until": f.until(), "at": behind.At, "last": behind.Last, limitOf: limit,
 	})
 }
 
-// DeadLetters returns at most limit dead letters of an organization's destination
-// that stand behind a position, newest first.
-func (s *Store) DeadLetters(ctx context.Context, organization string, destination int32, behind Position, limit int) ([]QueueRow, error) {
+const queueColumnsSQL = `q.id, coalesce(q.delivery_id, q.id), q.organization_id, q.destination_id, q.status, q.payload->>'type', q.priority,
+  q.scheduled_at, q.next_retry_at, q.retry_count, q.max_retries, q.attempt_count, q.failure_reason, q.correlation_id, q.idempotency_key,
+  q.expires_at, q.created_at, q.updated_at`
+
+// deadLettersSQL is one descent of delivery_queue_finished_idx for each destination.
+const deadLettersSQL = `
+select ` + queueColumnsSQL + `
+from delivery_destinations d
+cross join lateral (
+  select * from delivery_queue q
+  where q.destination_id = d.id and q.status in ('failed', 'completed') and q.status = 'failed' and q.organization_id = $1
+    and (q.updated_at, q.id) < ($3, $4)
+  order by q.updated_at desc, q.id desc
+  limit $5) q
+where d.organization_id = $1 and ($2::int is null or d.id = $2)
+order by q.updated_at desc, q.id desc
+limit $5`
+
+// DeadLetters returns at most limit dead letters of an organization that stand
+// behind a position, newest first; destination nil means all.
+func (s *Store) DeadLetters(ctx context.Context, organization string, destination *int32, behind Position, limit int) ([]QueueRow, error) {
 	behind = behind.begin()
-	return all[QueueRow](ctx, s, "listing dead letters", s.sql.delivery.deadLetters, values{
-		"organization": organization, "destination": destination, "at": behind.At, "last": behind.ID, limitOf: limit,
-	})
+	return s.queueRows(ctx, "listing dead letters", deadLettersSQL, organization, destination, behind.At, behind.ID, limit)
 }
 
 // waitingSQL is one descent of delivery_queue_lane_idx for each destination of
-// the organization and each priority, whatever waits behind. A merge of an index
-// by time would need that index, which every insert would pay for.
+// the organization and each priority, whatever waits behind. A list by time of
+// acceptance would need an index that every insert had to pay for.
 const waitingSQL = `
-select q.id, coalesce(q.delivery_id, q.id), q.organization_id, q.destination_id, q.status, q.payload->>'type', q.priority, q.scheduled_at,
-  q.next_retry_at, q.retry_count, q.max_retries, q.attempt_count, q.failure_reason, q.correlation_id, q.idempotency_key, q.expires_at,
-  q.created_at, q.updated_at
+select ` + queueColumnsSQL + `
 from delivery_destinations d
 cross join generate_series(0, 10) p
 cross join lateral (
   select * from delivery_queue q
   where q.destination_id = d.id and (-q.priority) = -p and q.status in ('pending', 'processing') and q.organization_id = $1
     and (coalesce(q.next_retry_at, q.scheduled_at), q.id) < ($3, $4)
+    and ($6::text is null or q.correlation_id = $6) and q.created_at >= $7 and q.created_at < $8
+    and ($9::text[] is null or case when q.status = 'processing' then 'processing' when q.attempt_count > 0 then 'retrying' else 'pending' end = any($9))
   order by q.destination_id desc, (-q.priority) desc, coalesce(q.next_retry_at, q.scheduled_at) desc, q.id desc
   limit $5) q
 where d.organization_id = $1 and ($2::int is null or d.id = $2)
@@ -239,18 +268,22 @@ order by coalesce(q.next_retry_at, q.scheduled_at) desc, q.id desc
 limit $5`
 
 // ListWaiting returns at most limit rows of an organization that wait or are in
-// flight, the one that is due last first, behind a position; destination nil
-// means all.
-func (s *Store) ListWaiting(ctx context.Context, organization string, destination *int32, behind Position, limit int) ([]QueueRow, error) {
+// flight, the one that is due last first, behind a position.
+func (s *Store) ListWaiting(ctx context.Context, organization string, f ListFilter, behind Position, limit int) ([]QueueRow, error) {
+	behind = behind.begin()
+	return s.queueRows(ctx, "listing waiting deliveries", waitingSQL, organization, f.DestinationID, behind.At, behind.ID, limit,
+		f.CorrelationID, f.Since, f.until(), f.Statuses)
+}
+
+func (s *Store) queueRows(ctx context.Context, doing, sql string, args ...any) ([]QueueRow, error) {
 	ctx, cancel := s.deadline(ctx)
 	defer cancel()
-	behind = behind.begin()
-	rows, err := s.durable.Query(ctx, waitingSQL, organization, destination, behind.At, behind.ID, limit)
+	rows, err := s.durable.Query(ctx, sql, args...)
 	if err != nil {
-		return nil, wrap("listing waiting deliveries", err)
+		return nil, wrap(doing, err)
 	}
 	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[QueueRow])
-	return list, wrap("listing waiting deliveries", err)
+	return list, wrap(doing, err)
 }
 
 // Due returns when the row is to be attempted.

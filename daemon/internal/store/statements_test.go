@@ -15,7 +15,7 @@ func hot() map[string]string {
 		"readReady": readReadySQL, "payload": payloadSQL, "discover": discoverSQL, "mark": markSQL,
 		"deliveredDelete": deliveredDeleteSQL, "deliveredKeep": deliveredKeepSQL, "undelivered": undeliveredSQL,
 		"health": healthSQL, "usage": usageSQL, "secretUse": secretUseSQL, "renew": renewSQL, "live": liveSQL, "acquire": acquireSQL,
-		"release": releaseSQL, "releaseAll": releaseAllSQL, "sweepDaemons": sweepDaemonsSQL, "gone": goneSQL, "waiting": waitingSQL, "cancel": cancelSQL,
+		"release": releaseSQL, "releaseAll": releaseAllSQL, "sweepDaemons": sweepDaemonsSQL, "gone": goneSQL, "waiting": waitingSQL, "deadLetters": deadLettersSQL, "cancel": cancelSQL,
 		"replayOne": replayOneSQL, "replayMany": replayManySQL, "expire": expireSQL, "sweepKeys": sweepKeysSQL,
 		"sweepFinished": sweepFinishedSQL, "logPartitions": logPartitionsSQL, "strayDays": strayDaysSQL, "deleteOldLogs": deleteOldLogsSQL,
 	}
@@ -76,7 +76,7 @@ func TestPlansUseTheirIndexes(t *testing.T) {
 		{"discover", discoverSQL, "delivery_queue_lane_idx"},
 		{"waiting", waitingSQL, "delivery_queue_lane_idx"},
 		{"expire", expireSQL, "delivery_queue_lane_idx"},
-		{"deadLetters", st.delivery.deadLetters.sql, "delivery_queue_finished_idx"},
+		{"deadLetters", deadLettersSQL, "delivery_queue_finished_idx"},
 		{"replayMany", replayManySQL, "delivery_queue_finished_idx"},
 		{"sweepFinished", sweepFinishedSQL, "delivery_queue_finished_idx"},
 		{"items", st.delivery.items.sql, "delivery_queue_pkey"},

@@ -38,15 +38,17 @@ type Submission struct {
 	Items      []NewItem
 }
 
+// insertItemsSQL gets each payload once, however many destinations it goes to: 50
+// copies of 10 MiB would not fit a message.
 const insertItemsSQL = `
 insert into delivery_queue (id, delivery_id, organization_id, destination_id, payload, metadata, priority, scheduled_at,
   expires_at, correlation_id, idempotency_key, max_retries)
-select i.id, i.delivery_id, i.organization_id, i.destination_id, i.payload::jsonb, i.metadata::jsonb, i.priority,
+select i.id, i.delivery_id, i.organization_id, i.destination_id, ($13::text[])[i.payload_no]::jsonb, i.metadata::jsonb, i.priority,
   coalesce(i.scheduled_at, now()), coalesce(i.scheduled_at, now()) + i.expires_ms * interval '1 millisecond',
   i.correlation_id, i.idempotency_key, i.max_retries
-from unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::text[], $6::text[], $7::int[], $8::timestamptz[],
+from unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::int[], $6::text[], $7::int[], $8::timestamptz[],
   $9::bigint[], $10::text[], $11::text[], $12::int[])
-  as i(id, delivery_id, organization_id, destination_id, payload, metadata, priority, scheduled_at,
+  as i(id, delivery_id, organization_id, destination_id, payload_no, metadata, priority, scheduled_at,
        expires_ms, correlation_id, idempotency_key, max_retries)`
 
 // claimKeysSQL runs before insertKeyedItemsSQL in the same transaction: with one
@@ -142,17 +144,17 @@ func (c *keyColumns) add(k *Key) {
 }
 
 type itemColumns struct {
-	id, delivery, org, payload, metadata []string
-	destination, priority, maxRetries    []int32
-	scheduled                            []*time.Time
-	expires                              []int64
-	correlation, key                     []*string
+	id, delivery, org, metadata, payloads      []string
+	destination, payload, priority, maxRetries []int32
+	scheduled                                  []*time.Time
+	expires                                    []int64
+	correlation, key                           []*string
 }
 
 func newItemColumns(n int) *itemColumns {
 	return &itemColumns{
-		id: make([]string, 0, n), delivery: make([]string, 0, n), org: make([]string, 0, n), payload: make([]string, 0, n),
-		metadata: make([]string, 0, n), destination: make([]int32, 0, n), priority: make([]int32, 0, n), maxRetries: make([]int32, 0, n),
+		id: make([]string, 0, n), delivery: make([]string, 0, n), org: make([]string, 0, n), payload: make([]int32, 0, n),
+		payloads: make([]string, 0, n), metadata: make([]string, 0, n), destination: make([]int32, 0, n), priority: make([]int32, 0, n), maxRetries: make([]int32, 0, n),
 		scheduled: make([]*time.Time, 0, n), expires: make([]int64, 0, n), correlation: make([]*string, 0, n), key: make([]*string, 0, n),
 	}
 }
@@ -164,7 +166,10 @@ func (c *itemColumns) add(items []NewItem) {
 		c.delivery = append(c.delivery, it.DeliveryID)
 		c.org = append(c.org, it.OrganizationID)
 		c.destination = append(c.destination, it.DestinationID)
-		c.payload = append(c.payload, it.Payload)
+		if i == 0 || it.Payload != items[i-1].Payload {
+			c.payloads = append(c.payloads, it.Payload)
+		}
+		c.payload = append(c.payload, int32(len(c.payloads)))
 		c.metadata = append(c.metadata, it.Metadata)
 		c.priority = append(c.priority, it.Priority)
 		c.scheduled = append(c.scheduled, it.ScheduledAt)
@@ -176,5 +181,5 @@ func (c *itemColumns) add(items []NewItem) {
 }
 
 func (c *itemColumns) args() []any {
-	return []any{c.id, c.delivery, c.org, c.destination, c.payload, c.metadata, c.priority, c.scheduled, c.expires, c.correlation, c.key, c.maxRetries}
+	return []any{c.id, c.delivery, c.org, c.destination, c.payload, c.metadata, c.priority, c.scheduled, c.expires, c.correlation, c.key, c.maxRetries, c.payloads}
 }
