@@ -164,8 +164,11 @@ func checkAttribute(a *transportv1.Attribute) error {
 	if len(a.GetDefaultJson()) == 0 {
 		return nil
 	}
-	if a.GetRequired() {
+	switch {
+	case a.GetRequired():
 		return fmt.Errorf("attribute %q is required and has a default", a.GetName())
+	case a.GetSecret():
+		return fmt.Errorf("attribute %q is secret and has a default, which everybody could read", a.GetName())
 	}
 	value, err := parse(a.GetDefaultJson())
 	if err != nil {

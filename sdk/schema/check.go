@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	transportv1 "github.com/deliveryd/deliveryd/gen/transport/v1"
@@ -269,7 +270,14 @@ func (c *checker) quantity(value float64, unit string) string {
 }
 
 func quantity(value float64, unit string) string {
-	return strings.TrimSpace(fmt.Sprintf("%g %s", value, unit))
+	switch unit {
+	case "seconds":
+		return time.Duration(value * float64(time.Second)).String()
+	case "bytes":
+		return Size(value).String()
+	default:
+		return strings.TrimSpace(fmt.Sprintf("%g %s", value, unit))
+	}
 }
 
 // leaves applies enum, format and pattern to a scalar or to each element.

@@ -10,7 +10,11 @@ func nearest(name string, candidates []string) string {
 	if len(name) > 64 {
 		return ""
 	}
-	best, bestDistance := "", 1+max(1, len(name)/3)
+	allowed := 1
+	if len(name) > 3 {
+		allowed = max(2, len(name)/3) // two, for swapped letters
+	}
+	best, bestDistance := "", allowed+1
 	for _, c := range candidates {
 		if d := distance(strings.ToLower(name), strings.ToLower(c)); d < bestDistance {
 			best, bestDistance = c, d

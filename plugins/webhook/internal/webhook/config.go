@@ -17,7 +17,7 @@ import (
 
 // Config is what a destination of type webhook may hold.
 type Config struct {
-	URL     string            `config:"url,required" format:"url" pattern:"(?i)https?://.*" doc:"Where to send. Plain http is for tests and private networks." example:"\"https://billing.example/hooks\""`
+	URL     string            `config:"url,required" format:"url" pattern:"https?://.+" doc:"Where to send. Plain http is for tests and private networks." example:"\"https://billing.example/hooks\""`
 	Secret  string            `config:"secret,secret" doc:"Signing secret: whsec_ and base64, or plain text, of 24 to 64 bytes; whsk_ signs with Ed25519. Not used where the daemon keeps secrets for this destination." example:"env(\"BILLING_SECRET\")"`
 	Headers map[string]string `config:"headers" max:"50" doc:"Headers to add to every request. Those that the signature, the body or the connection need cannot be set." example:"{ \"X-Environment\" = \"production\" }"`
 	Timeout time.Duration     `config:"timeout" default:"30s" min:"100ms" max:"10m" doc:"Greatest length of one attempt, from connecting to the last byte of the answer."`
