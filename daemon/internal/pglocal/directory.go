@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -35,6 +36,7 @@ type directory struct {
 	data   string
 	socket string
 	lock   *os.File
+	closed sync.Once
 }
 
 // openDirectory makes the directory if needed and takes its lock.
@@ -66,10 +68,12 @@ func openDirectory(path string) (*directory, error) {
 	return d, nil
 }
 
-// close frees the directory for another process. Closing twice does nothing.
+// close frees the directory for another process. Closing twice does nothing: the directory may be another's by then.
 func (d *directory) close() {
-	d.removeForeignSocketDir()
-	_ = d.lock.Close()
+	d.closed.Do(func() {
+		d.removeForeignSocketDir()
+		_ = d.lock.Close()
+	})
 }
 
 // readLock returns the process that held the lock last and the postmaster that it started; zeros when there is none.

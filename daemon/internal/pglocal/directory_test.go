@@ -38,6 +38,13 @@ func TestLongPathGetsAShortSocket(t *testing.T) {
 	if _, err := os.Stat(own); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the socket directory %s after Stop: %v, want it gone", own, err)
 	}
+	next := start(t, Options{Dir: long})
+	if err := c.Stop(t.Context()); err != nil {
+		t.Errorf("second Stop: %v", err)
+	}
+	if got := one[int](t, next.URL("postgres"), "select 1"); got != 1 {
+		t.Error("a second Stop took the next cluster's socket")
+	}
 }
 
 func mkdirAll(t *testing.T, dir string) string {
