@@ -1,0 +1,42 @@
+package bench
+
+import "context"
+
+// Names of sections.
+const (
+	SectionThroughput = "throughput"
+	SectionLatency    = "latency"
+	SectionSubmit     = "submit"
+	SectionCeiling    = "ceiling"
+	SectionSnapshot   = "snapshot"
+	SectionClaim      = "claim"
+	SectionSoak       = "soak"
+)
+
+// SectionNames returns the names of all sections. The first three are a whole run; the others run only when they are
+// named.
+func SectionNames() []string {
+	return append(defaultSections(), SectionCeiling, SectionSnapshot, SectionClaim, SectionSoak)
+}
+
+func defaultSections() []string { return []string{SectionThroughput, SectionLatency, SectionSubmit} }
+
+func (h *harness) section(ctx context.Context, name string) error {
+	switch name {
+	case SectionThroughput:
+		return h.throughput(ctx)
+	case SectionLatency:
+		return h.latency(ctx)
+	case SectionSubmit:
+		return h.submit(ctx)
+	case SectionCeiling:
+		return h.ceiling(ctx)
+	case SectionSnapshot:
+		return h.snapshot(ctx)
+	case SectionClaim:
+		return h.claim(ctx)
+	case SectionSoak:
+		return h.soak(ctx)
+	}
+	return nil // validate knows the names
+}
