@@ -28,7 +28,7 @@ func TestRoles(t *testing.T) {
 		{"POST", "/v1/reload", "", "admin", true},
 		{"GET", "/metrics", "", "admin operator viewer", true},
 	}
-	for _, role := range []Role{Admin, Operator, Producer, Viewer, "somebody"} {
+	for _, role := range []Role{Admin, Operator, Producer, Viewer} {
 		t.Run(string(role), func(t *testing.T) {
 			t.Parallel()
 			a := newTestAPI(t, &fake{})
@@ -143,6 +143,9 @@ func TestNewKeysRefusesSharedAndMissingTokens(t *testing.T) {
 	_, err := NewKeys([]Key{{"a", "acme", Viewer, secret.New("the-same-token")}, {"b", "globex", Admin, secret.New("the-same-token")}})
 	if err == nil || !strings.Contains(err.Error(), `"a"`) || !strings.Contains(err.Error(), `"b"`) || strings.Contains(err.Error(), "the-same-token") {
 		t.Errorf("two keys with one token: %v", err)
+	}
+	if _, err := NewKeys([]Key{{"a", "acme", "somebody", secret.New("the-token-of-a")}}); err == nil || !strings.Contains(err.Error(), `"somebody"`) {
+		t.Errorf("a role that there is not: %v", err)
 	}
 	if _, err := NewKeys([]Key{{"a", "acme", Viewer, secret.New("")}}); err == nil {
 		t.Error("a key without a token was taken")

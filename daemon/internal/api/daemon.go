@@ -54,7 +54,7 @@ func reload(ctx context.Context, s *Services, _ Caller, _ *struct{}) (*reloadOut
 // ConfigProblem is the answer to a reload whose configuration has mistakes:
 // diagnostics name file, line and what would be right.
 func ConfigProblem(diagnostics string) error {
-	p := newProblem(http.StatusUnprocessableEntity, CodeInvalidRequest, "The configuration has mistakes; the old one stays in effect.")
+	p := newProblem(http.StatusUnprocessableEntity, CodeInvalidConfig, "The configuration has mistakes; the old one stays in effect.")
 	for text := range strings.SplitSeq(strings.TrimSpace(diagnostics), "\n\n") {
 		if text = strings.TrimSpace(text); text != "" && len(p.Errors) < maxFieldProblems {
 			p.Errors = append(p.Errors, FieldProblem{Detail: text})

@@ -117,6 +117,7 @@ func (a *API) submitBatch(ctx context.Context, s *Services, caller Caller, _ *Sc
 			return nil, fmt.Errorf("submitting a batch: %d results for %d deliveries", len(items), len(good))
 		}
 		for i := range items {
+			a.logProblem(ctx, items[i].Problem)
 			result.Results[places[i]] = items[i]
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"fmt"
+	"slices"
 
 	"github.com/deliveryd/deliveryd/daemon/internal/secret"
 )
@@ -54,6 +55,9 @@ func NewKeys(keys []Key) (*Keys, error) {
 	for _, key := range keys {
 		if key.Token.IsZero() {
 			return nil, fmt.Errorf("api_key %q has no token", key.Name)
+		}
+		if !slices.Contains([]Role{Admin, Operator, Producer, Viewer}, key.Role) {
+			return nil, fmt.Errorf("api_key %q has the role %q: give admin, operator, producer or viewer", key.Name, key.Role)
 		}
 		token := key.Token.Reveal()
 		at := k.bucket(token)

@@ -85,11 +85,20 @@ func (a *API) guard(p permission) func(huma.Context, func(huma.Context)) {
 func (a *API) problem(ctx context.Context, err error) *Problem {
 	p := toProblem(err)
 	p.withRequest(ctx)
-	if p.Status >= http.StatusInternalServerError && p.cause != nil && ctx.Err() == nil {
-		a.log.Error("request failed", "request_id", p.RequestID, "code", string(p.Code), "error", p.cause)
-	}
+	a.logProblem(ctx, p)
 	return p
 }
+
+// logProblem logs what a client is not told.
+func (a *API) logProblem(ctx context.Context, p *Problem) {
+	if p != nil && p.cause != nil && p.Status >= http.StatusInternalServerError && ctx.Err() == nil {
+		a.log.Error("request failed", "request_id", requestOf(ctx).id, "code", string(p.Code), "error", p.cause)
+	}
+}
+
+// AsProblem is what a client is told of an error: for services that answer several
+// requests at once.
+func AsProblem(err error) *Problem { return toProblem(err) }
 
 func toProblem(err error) *Problem {
 	var known *Problem

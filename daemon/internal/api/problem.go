@@ -20,6 +20,7 @@ type Code string
 // service.
 const (
 	CodeMalformedJSON        Code = "malformed_json"
+	CodeInvalidConfig        Code = "invalid_configuration"
 	CodeInvalidRequest       Code = "invalid_request"
 	CodeUnauthenticated      Code = "unauthenticated"
 	CodeForbidden            Code = "forbidden"
@@ -231,5 +232,16 @@ func escapePointer(step string) string {
 // withRequest stamps the request's id on a problem.
 func (p *Problem) withRequest(ctx context.Context) *Problem {
 	p.RequestID = requestOf(ctx).id
+	return p
+}
+
+// NewProblem is a problem that a service knows the code of. detail is shown to
+// the client.
+func NewProblem(status int, code Code, detail string, fields ...FieldProblem) *Problem {
+	p := newProblem(status, code, "%s", detail)
+	p.Errors = fields
+	if status == http.StatusServiceUnavailable {
+		p.retryAfter = retryUnavailable
+	}
 	return p
 }

@@ -64,7 +64,7 @@ func (a *API) finish(r *request, started time.Time) {
 	}
 	if a.log.Enabled(r.http.Context(), level) {
 		a.log.LogAttrs(r.http.Context(), level, "request", slog.String("request_id", r.id), slog.String("method", r.http.Method),
-			slog.String("path", r.http.URL.Path), slog.Int("status", r.status), slog.Duration("took", took),
+			slog.String("path", r.http.URL.Path), slog.Int("status", r.status), slog.String("took", took.String()),
 			slog.String("api_key", r.caller.Key), slog.String("organization", r.caller.Organization), slog.String("remote", r.http.RemoteAddr))
 	}
 }

@@ -58,7 +58,7 @@ func NewLog(o Options) *Log {
 	}
 	log := &Log{output: o.Output}
 	log.level.Set(o.Level)
-	options := &slog.HandlerOptions{Level: &log.level, ReplaceAttr: attr(useText(o))}
+	options := &slog.HandlerOptions{Level: &log.level, ReplaceAttr: attr(isTerminal(o.Output))}
 	// slog's handlers write each record with a single call, so redacting what is
 	// written finds a secret in whatever field it stands, the message included.
 	if useText(o) {
@@ -110,12 +110,16 @@ func useText(o Options) bool {
 	case FormatJSON:
 		return false
 	}
-	file, ok := o.Output.(*os.File)
+	return isTerminal(o.Output)
+}
+
+func isTerminal(output io.Writer) bool {
+	file, ok := output.(*os.File)
 	return ok && term.IsTerminal(int(file.Fd()))
 }
 
 // attr names the trace level, and shortens the time where a person reads along.
-func attr(text bool) func([]string, slog.Attr) slog.Attr {
+func attr(terminal bool) func([]string, slog.Attr) slog.Attr {
 	return func(groups []string, a slog.Attr) slog.Attr {
 		if len(groups) > 0 {
 			return a
@@ -126,7 +130,7 @@ func attr(text bool) func([]string, slog.Attr) slog.Attr {
 				return slog.String(slog.LevelKey, "TRACE")
 			}
 		case slog.TimeKey:
-			if text && a.Value.Kind() == slog.KindTime {
+			if terminal && a.Value.Kind() == slog.KindTime {
 				return slog.String(slog.TimeKey, a.Value.Time().Format("15:04:05.000"))
 			}
 			return slog.Time(slog.TimeKey, a.Value.Time().UTC().Truncate(time.Microsecond))
@@ -148,3 +152,6 @@ func (r *redacting) Write(line []byte) (int, error) {
 	}
 	return len(line), nil
 }
+
+// Redact replaces the secrets in a text, for what goes elsewhere than the log.
+func (l *Log) Redact(text string) string { return l.redactor.Load().Text(text) }
