@@ -22,6 +22,8 @@ const (
 	testTimeout     = 2 * time.Minute
 	parallelOpens   = 8
 	maxTestSteps    = 32
+	// maxOpenDeaths of a process while it opens one instance convict it.
+	maxOpenDeaths = 2
 	// maxOpenTimeouts instances may hang in Open before the process itself
 	// counts as broken.
 	maxOpenTimeouts = 3
@@ -106,7 +108,10 @@ func (h *Host) Open(ctx context.Context, transport string, req *transportv1.Open
 	}
 	defer p.release()
 	err = p.open(ctx, req)
-	if err != nil && !errors.Is(err, ErrUnavailable) {
+	switch {
+	case errors.Is(err, ErrUnavailable):
+		s.suspectIfDead(p, req)
+	case err != nil:
 		s.forget(req)
 	}
 	return err
@@ -155,6 +160,7 @@ func (h *Host) Close(ctx context.Context, transport string, ref *transportv1.Ins
 	}
 	s.mu.Lock()
 	delete(s.instances, keyOf(ref))
+	delete(s.suspects, keyOf(ref))
 	s.mu.Unlock()
 	p, err := s.use()
 	if err != nil {
@@ -217,6 +223,10 @@ func (s *supervisor) openRefused(ctx context.Context, p *process, ref *transport
 		return nil
 	}
 	err := p.open(ctx, req)
+	if errors.Is(err, ErrUnavailable) {
+		s.suspectIfDead(p, req)
+		return err
+	}
 	p.noteRefusal(ref, err)
 	return err
 }
@@ -271,7 +281,11 @@ func (s *supervisor) complete(ctx context.Context, p *process, serve bool) error
 		if len(missing) == 0 {
 			return nil
 		}
-		if err := s.openMissing(ctx, p, missing); err != nil {
+		suspects, others := s.sortOut(p, missing)
+		if err := s.openMissing(ctx, p, others, parallelOpens); err != nil {
+			return err
+		}
+		if err := s.openMissing(ctx, p, suspects, 1); err != nil {
 			return err
 		}
 		for _, req := range missing {
@@ -300,19 +314,67 @@ func (s *supervisor) difference(p *process, serve bool) (missing []*transportv1.
 	return missing, closed
 }
 
-// openMissing opens instances in parallel and notes those that are refused.
-func (s *supervisor) openMissing(ctx context.Context, p *process, missing []*transportv1.OpenRequest) error {
+// sortOut tells apart the instances that a process may have died of. Those are
+// opened after the others and one by one, so that the second death convicts the
+// right one; then it is refused, or it would take all destinations of the
+// transport with it at each start.
+func (s *supervisor) sortOut(p *process, missing []*transportv1.OpenRequest) (suspects, others []*transportv1.OpenRequest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, req := range missing {
+		switch deaths := s.suspects[keyOf(req.GetInstance())]; {
+		case deaths == 0:
+			others = append(others, req)
+		case deaths < maxOpenDeaths:
+			suspects = append(suspects, req)
+		default:
+			p.noteRefusal(req.GetInstance(), fmt.Errorf("the plugin's process ended %d times while it opened this instance", deaths))
+		}
+	}
+	return suspects, others
+}
+
+// suspectIfDead notes that p may have died of opening an instance.
+func (s *supervisor) suspectIfDead(p *process, req *transportv1.OpenRequest) {
+	if !p.died() || !p.child.endedAlone() {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := keyOf(req.GetInstance())
+	s.suspects[key]++
+	s.logger.Warn("plugin ended while it opened an instance", "organization", req.GetOrganizationId(), "destination", req.GetLabel(), "times", s.suspects[key])
+}
+
+// paroleSuspects gives what one binary died of another try with the next: one
+// more death convicts again.
+func (s *supervisor) paroleSuspects() {
+	for key, deaths := range s.suspects {
+		s.suspects[key] = min(deaths, maxOpenDeaths-1)
+	}
+}
+
+// openMissing opens instances, some at the same time, and notes those that are
+// refused.
+func (s *supervisor) openMissing(ctx context.Context, p *process, missing []*transportv1.OpenRequest, parallel int) error {
 	var timeouts atomic.Int32
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(parallelOpens)
+	group.SetLimit(parallel)
 	for _, req := range missing {
 		group.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 			err := p.open(ctx, req)
 			if errors.Is(err, context.DeadlineExceeded) && timeouts.Add(1) > maxOpenTimeouts {
 				return err
 			}
-			if ctx.Err() != nil || errors.Is(err, ErrUnavailable) {
-				return errors.Join(ctx.Err(), err)
+			if errors.Is(err, ErrUnavailable) {
+				s.suspectIfDead(p, req)
+				return err
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
 			}
 			if err != nil {
 				s.logger.Error("plugin refuses an instance that is in use", "organization", req.GetOrganizationId(), "destination", req.GetLabel(), "reason", err.Error())

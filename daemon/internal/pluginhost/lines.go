@@ -49,10 +49,11 @@ func readLines(r io.Reader, emit func(line []byte, cut int)) {
 	}
 }
 
+// discardLine skips the rest of a line and gives its length without the end.
 func discardLine(in *bufio.Reader) (n int, err error) {
 	for {
 		rest, err := in.ReadSlice('\n')
-		n += len(rest)
+		n += len(bytes.TrimSuffix(rest, []byte("\n")))
 		if !errors.Is(err, bufio.ErrBufferFull) {
 			return n, err
 		}

@@ -60,6 +60,8 @@ func runPlugin(name string) {
 		select {}
 	case "plain": // a language without AutoMTLS
 		os.Unsetenv("PLUGIN_CLIENT_CERT")
+	case "sdk":
+		transport.Serve(sdkPlugin(name))
 	}
 	servePlugin(name, kind)
 	os.Exit(0)
@@ -81,6 +83,35 @@ func servePlugin(name, kind string) {
 			return grpc.NewServer(append(options, grpc.MaxRecvMsgSize(transport.MaxMessageBytes))...)
 		},
 	})
+}
+
+// sdkPlugin is a plugin as third parties write it.
+func sdkPlugin(name string) transport.Plugin[sdkConfig] {
+	return transport.Plugin[sdkConfig]{
+		Name: name, Version: "1.0.0", Summary: "Delivers nowhere.",
+		Open: func(context.Context, transport.Instance, *sdkConfig) (transport.Transport, error) {
+			return nowhere{}, nil
+		},
+	}
+}
+
+type sdkConfig struct {
+	URL string `config:"url,required" format:"url" doc:"Where to."`
+}
+
+type nowhere struct{}
+
+func (nowhere) Deliver(ctx context.Context, d *transport.Delivery) (transport.Receipt, error) {
+	switch {
+	case strings.Contains(string(d.Data), "panic"):
+		panic("on purpose")
+	case strings.Contains(string(d.Data), "hang"):
+		<-ctx.Done()
+		return transport.Receipt{}, ctx.Err()
+	case strings.Contains(string(d.Data), "print"):
+		fmt.Println("printed by a transport")
+	}
+	return transport.Receipt{Reference: d.ID}, nil
 }
 
 type testPlugin struct {
@@ -175,6 +206,8 @@ func (s *testServer) Open(ctx context.Context, req *transportv1.OpenRequest) (*t
 	case strings.Contains(config, "hang-open"):
 		<-ctx.Done()
 		return nil, ctx.Err()
+	case strings.Contains(config, "die-open"):
+		os.Exit(4)
 	case strings.Contains(config, "panic-open"):
 		return nil, errors.New("runtime error: nil pointer")
 	case strings.Contains(config, "first-process-only") && s.restarted(config):

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -72,7 +73,7 @@ type Options struct {
 	// stopped or replaced. Defaults to 30 s.
 	DrainTimeout time.Duration
 	// DeadlineGrace is how long after the last deadline of its items a call of
-	// Deliver is cut. Defaults to 5 s.
+	// Deliver is cut. Defaults to 2 s.
 	DeadlineGrace time.Duration
 }
 
@@ -129,7 +130,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.HealthInterval, 10*time.Second)
 	setDefault(&o.HealthTimeout, 3*time.Second)
 	setDefault(&o.DrainTimeout, 30*time.Second)
-	setDefault(&o.DeadlineGrace, 5*time.Second)
+	setDefault(&o.DeadlineGrace, 2*time.Second)
 	o.Supervision = o.Supervision.WithDefaults()
 	return o
 }
@@ -209,7 +210,7 @@ func (h *Host) Start(ctx context.Context) error {
 		return fmt.Errorf("starting plugins: %w", err)
 	}
 	h.spawner = newSpawner()
-	h.reportRejected(rejected)
+	h.report(h.options.Plugins, found, rejected)
 
 	transports := make(map[string]*supervisor, len(found))
 	for _, file := range found {
@@ -226,6 +227,7 @@ func (h *Host) Start(ctx context.Context) error {
 			return nil
 		}
 	}
+	h.state.sweepCopies(time.Now()) // those in use are locked by now
 	return nil
 }
 
@@ -252,9 +254,15 @@ func (h *Host) sharesState() bool {
 	return false
 }
 
-func (h *Host) reportRejected(rejected []FileFailure) {
+// report logs what in the directory and the settings does not go together.
+func (h *Host) report(settings map[string]PluginOptions, found []pluginFile, rejected []FileFailure) {
 	for _, failure := range rejected {
 		h.options.Logger.Error("plugin file cannot be used", "file", failure.File, "reason", failure.Reason)
+	}
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		if !slices.ContainsFunc(found, func(file pluginFile) bool { return file.name == name }) {
+			h.options.Logger.Warn("settings for a plugin that is not there", "plugin", name, "expected_file", filepath.Join(h.options.Directory, FilePrefix+name))
+		}
 	}
 }
 

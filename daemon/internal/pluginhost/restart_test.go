@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -128,4 +129,72 @@ func TestCrashLoopEndsInFailed(t *testing.T) {
 	if _, err := r.deliver(t, "once", batch(knob{})); !errors.Is(err, pluginhost.ErrUnavailable) || !strings.Contains(err.Error(), "(failed)") {
 		t.Errorf("delivering gives %v", err)
 	}
+}
+
+// TestInstanceThatKillsItsProcess must not take the other destinations of its
+// transport with it at each start.
+func TestInstanceThatKillsItsProcess(t *testing.T) {
+	t.Parallel()
+	r := started(t, nil, "noop")
+	for i := range 20 {
+		r.open(t, "noop", fmt.Sprint("good-", i), `{}`)
+	}
+	r.open(t, "noop", "one", `{}`)
+	if err := r.Open(testContext(t), "noop", openRequest("poison", `{"die-open":true}`)); !errors.Is(err, pluginhost.ErrUnavailable) {
+		t.Errorf("error %v", err)
+	}
+	r.changes.await(t, 2, isReady)
+	req := batch(knob{Do: "where"}, knob{})
+	req.Instances = append(req.Instances, ref("poison"))
+	req.Items[1].Instance = 1
+	got, err := r.deliver(t, "noop", req)
+	if err != nil || got["item-0"].GetSuccess().GetDetails()["open"] != "true" {
+		t.Errorf("the good destination: %v, %v", got, err)
+	}
+	if failure := got["item-1"].GetFailure(); failure.GetClass() != transportv1.Failure_CLASS_CONFIG || !strings.Contains(failure.GetMessage(), "ended 2 times while it opened") {
+		t.Errorf("the poisoned destination: %v", failure)
+	}
+	status := r.status(t, "noop")
+	if open := r.facts(t, "noop").Open; len(open) != 21 || status.LastExit.Status != 4 {
+		t.Errorf("%d instances are open, last exit %+v", len(open), status.LastExit)
+	}
+	if err := r.Close(testContext(t), "noop", ref("poison")); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRestartsLeakNothing counts what goleak does not see. Not parallel: it
+// counts for the whole process.
+func TestRestartsLeakNothing(t *testing.T) {
+	r := started(t, nil, "noop")
+	crash := func(n int) {
+		r.deliver(t, "noop", batch(knob{Do: "exit", N: 1}))
+		r.changes.await(t, n, isReady)
+	}
+	crash(2)
+	before := openFiles(t)
+	for i := range 3 {
+		crash(3 + i)
+	}
+	if after := openFiles(t); len(after) != len(before) {
+		t.Errorf("%d open files before three restarts, %d after: %v", len(before), len(after), after)
+	}
+	if left, err := filepath.Glob(filepath.Join(r.state, "run", "*", "plugin-dir*")); err != nil || len(left) != 1 {
+		t.Errorf("run directories %v, %v", left, err)
+	}
+}
+
+func openFiles(t *testing.T) []string {
+	t.Helper()
+	links, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var files []string
+	for _, link := range links {
+		if target, err := os.Readlink(link); err == nil {
+			files = append(files, target)
+		}
+	}
+	return files
 }

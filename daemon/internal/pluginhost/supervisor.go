@@ -35,6 +35,7 @@ type supervisor struct {
 	binary    *binary
 	described *transportv1.DescribeResponse
 	instances map[instanceKey]*transportv1.OpenRequest
+	suspects  map[instanceKey]int // how often the process died while it opened an instance
 	lastExit  *Exit
 	starts    int
 	announced announcement
@@ -64,6 +65,7 @@ func newSupervisor(h *Host, file pluginFile, options PluginOptions) *supervisor 
 		options:   options,
 		machine:   supervision.New(h.options.Supervision, rand.Float64),
 		instances: make(map[instanceKey]*transportv1.OpenRequest),
+		suspects:  make(map[instanceKey]int),
 	}
 }
 
@@ -228,12 +230,15 @@ func (s *supervisor) serve(ctx context.Context, p *process) (successor *process,
 // publish makes known that p serves.
 func (s *supervisor) publish(p *process) {
 	p.opened = nil
-	s.setBinary(p.binary)
 	s.mu.Lock()
+	if s.binary != nil && s.binary.sha256 != p.binary.sha256 {
+		s.paroleSuspects()
+	}
 	s.described = p.describe
 	s.starts++
 	again := s.starts > 1
 	s.mu.Unlock()
+	s.setBinary(p.binary)
 	s.step(supervision.Event{Kind: supervision.BecameReady})
 	s.logger.Info("plugin is ready", "version", p.describe.GetVersion(), "pid", p.child.pid(), "sha256", p.binary.sha256, "restarted", again)
 	s.announce(true, "")

@@ -111,6 +111,7 @@ func (h *Host) Prepare(ctx context.Context, plugins map[string]PluginOptions) (*
 	if err != nil {
 		return nil, fmt.Errorf("reloading plugins: %w", err)
 	}
+	h.report(plugins, found, rejected)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(h.running, cancel)()
