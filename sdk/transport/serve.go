@@ -100,7 +100,8 @@ plugins { directory } names, as deliveryd-transport-%s, and use it with
 
 func serve(s *Server, log *slog.Logger) {
 	var once sync.Once
-	s.onCall = func() { once.Do(func() { captureStdio(log) }) }
+	var output capturedOutput
+	s.onCall = func() { once.Do(func() { output.capture(log) }) }
 	var grpcServer *grpc.Server
 	stopped := make(chan struct{})
 	config := &plugin.ServeConfig{
@@ -116,6 +117,8 @@ func serve(s *Server, log *slog.Logger) {
 	plugin.Serve(config)
 	close(stopped)
 	s.shutdown(drainGrace)
+	once.Do(func() {}) // no call can capture any more
+	output.flush()
 }
 
 // serverOptions tune the hop. Fixed windows of 1 MiB spare the bandwidth probe
@@ -160,10 +163,15 @@ func watchLifeline(stdin *os.File, s *Server, g *grpc.Server, stopped <-chan str
 	g.Stop() // lets plugin.Serve return, which removes the socket
 }
 
-// captureStdio sends what is printed to the log. go-plugin points os.Stdout and
-// os.Stderr at pipes whose content the host throws away, and whose writer blocks
-// where the host does not read; neither helps the author who prints.
-func captureStdio(log *slog.Logger) {
+// capturedOutput sends what is printed to the log. go-plugin points os.Stdout
+// and os.Stderr at pipes whose content the host throws away, and whose writer
+// blocks where the host does not read; neither helps the author who prints.
+type capturedOutput struct {
+	writers []*os.File
+	readers sync.WaitGroup
+}
+
+func (c *capturedOutput) capture(log *slog.Logger) {
 	for _, stream := range []struct {
 		file **os.File
 		name string
@@ -174,7 +182,28 @@ func captureStdio(log *slog.Logger) {
 			continue
 		}
 		*stream.file = w
-		go logLines(r, stream.name, log)
+		c.writers = append(c.writers, w)
+		c.readers.Go(func() { logLines(r, stream.name, log) })
+	}
+}
+
+// flushGrace bounds the wait for the last lines: a child process may hold the
+// pipes open.
+const flushGrace = 100 * time.Millisecond
+
+// flush waits until what was printed before has reached the log.
+func (c *capturedOutput) flush() {
+	for _, w := range c.writers {
+		_ = w.Close()
+	}
+	done := make(chan struct{})
+	go func() {
+		c.readers.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(flushGrace):
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	transportv1 "github.com/deliveryd/deliveryd/gen/transport/v1"
-	"github.com/deliveryd/deliveryd/sdk/plugintest"
+	"github.com/deliveryd/deliveryd/sdk/conformance"
 	"github.com/deliveryd/deliveryd/sdk/transport"
 )
 
@@ -57,9 +57,9 @@ func scenarioPlugin() transport.Plugin[fakeConfig] {
 	}
 }
 
-func startScenario(t *testing.T) *plugintest.Process {
+func startScenario(t *testing.T) *conformance.Process {
 	t.Helper()
-	p, err := plugintest.StartProcess(t.Context(), []string{os.Args[0]}, scenarioEnv+"=1")
+	p, err := conformance.StartProcess(t.Context(), []string{os.Args[0]}, scenarioEnv+"=1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +68,7 @@ func startScenario(t *testing.T) *plugintest.Process {
 }
 
 // awaitLog waits until standard error holds text.
-func awaitLog(t *testing.T, p *plugintest.Process, text string) {
+func awaitLog(t *testing.T, p *conformance.Process, text string) {
 	t.Helper()
 	if err := p.AwaitStderr(t.Context(), text); err != nil {
 		t.Fatal(err)

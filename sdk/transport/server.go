@@ -28,7 +28,7 @@ type Server struct {
 	open     func(ctx context.Context, instance Instance, config []byte) (Transport, Diagnostics, error)
 	log      *slog.Logger
 	pool     *pool
-	onCall   func() // first call of the host; see captureStdio
+	onCall   func() // first call of the host; see capturedOutput
 	// grpcOptions are those of WithGRPC.
 	grpcOptions []grpc.ServerOption
 
