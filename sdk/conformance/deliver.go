@@ -31,8 +31,12 @@ func deliverCases() []Case {
 	}
 }
 
-// patient is a deadline that no case should reach.
-const patient = 30 * time.Second
+const (
+	// patient is a deadline that no case should reach.
+	patient = 30 * time.Second
+	// promptly is how long quick items may take on a busy machine.
+	promptly = 5 * time.Second
+)
 
 func (s *session) maxBatch() int {
 	if n := int(s.describe.GetCapabilities().GetMaxBatch()); n > 0 {
@@ -141,8 +145,15 @@ func (s *session) stalled(ctx context.Context, n int, timeout time.Duration) (*b
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := b.until(n - 1); err != nil {
-		return nil, nil, fmt.Errorf("waiting for the results beside a slow item: %w", err)
+	others := make(chan error, 1)
+	go func() { others <- b.until(n - 1) }()
+	select {
+	case err := <-others:
+		if err != nil {
+			return nil, nil, fmt.Errorf("waiting for the results beside a slow item: %w", err)
+		}
+	case <-time.After(promptly):
+		return nil, nil, fmt.Errorf("after %s the items beside a slow one have no results", promptly)
 	}
 	// With one item alone there is no result that says it has reached the peer.
 	if err := s.await(ctx, func() bool { return s.peer.Deliveries() >= n }); err != nil {
@@ -214,7 +225,9 @@ func checkCancel(ctx context.Context, s *session) error {
 	if err := b.rest(); status.Code(errors.Unwrap(err)) != codes.Canceled {
 		return fmt.Errorf("reading a canceled call: %w", err)
 	}
-	err = s.await(ctx, func() bool {
+	waiting, stop := context.WithTimeout(ctx, 4*slack)
+	defer stop()
+	err = s.await(waiting, func() bool {
 		h, err := s.health(ctx, ref)
 		return err == nil && h.GetInFlight() == 0
 	})
