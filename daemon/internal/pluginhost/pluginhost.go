@@ -282,11 +282,11 @@ func (h *Host) Stop(ctx context.Context) error {
 		h.pending.discard()
 		h.pending = nil
 	}
-	h.supervisors.Wait()
+	err := h.awaitSupervisors(ctx)
 	stopWatching()
 	h.hardKill()
-	if h.spawner == nil {
-		return nil
+	if err != nil || h.spawner == nil {
+		return err
 	}
 	h.spawner.stop()
 	h.spawner = nil
@@ -295,6 +295,33 @@ func (h *Host) Stop(ctx context.Context) error {
 	}
 	return nil
 }
+
+// awaitSupervisors waits for all processes to be gone. SIGKILL does not end one
+// that hangs in the kernel, on a dead NFS mount for example; such a one must not
+// keep the daemon from exiting.
+func (h *Host) awaitSupervisors(ctx context.Context) error {
+	gone := make(chan struct{})
+	go func() {
+		h.supervisors.Wait()
+		close(gone)
+	}()
+	select {
+	case <-gone:
+		return nil
+	case <-ctx.Done():
+	}
+	timer := time.NewTimer(killGrace)
+	defer timer.Stop()
+	select {
+	case <-gone:
+		return nil
+	case <-timer.C:
+		return errors.New("stopping plugins: a process did not end although it was killed")
+	}
+}
+
+// killGrace is how long after SIGKILL a process may take to disappear.
+const killGrace = 5 * time.Second
 
 // lookup finds the supervisor of a transport.
 func (h *Host) lookup(transport string) (*supervisor, error) {

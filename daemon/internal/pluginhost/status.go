@@ -43,6 +43,9 @@ type Status struct {
 	Restarts int
 	// Instances that the host keeps open in the process.
 	Instances int
+	// Refused is how many of Instances the process does not serve, because it
+	// refused to open them again or died of it.
+	Refused int
 	// InFlight is the number of items at work.
 	InFlight int
 	// MemoryBytes that are resident; 0 when there is no process.
@@ -96,6 +99,9 @@ func (s *supervisor) status() Status {
 		status.InFlight = int(p.itemsIn.Load())
 		status.LogLinesDropped = p.log.droppedLines()
 		status.MemoryBytes = p.memory()
+		if refused := p.refusals.Load(); refused != nil {
+			status.Refused = len(refused.reasons)
+		}
 	}
 	return status
 }

@@ -78,6 +78,7 @@ func (s *supervisor) settings() PluginOptions {
 // run supervises until ctx ends, then drains and stops the process. first, if
 // not nil, serves already.
 func (s *supervisor) run(ctx context.Context, first *process) {
+	defer s.markTried() // a Stop before the first try must not leave Start waiting
 	var at time.Time
 	next := first
 	for {
