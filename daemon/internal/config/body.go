@@ -1,74 +1,72 @@
 package config
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
-	"github.com/hashicorp/hcl/v2/ext/typeexpr"
+	"github.com/hashicorp/hcl/v2/hcldec"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
-	"github.com/zclconf/go-cty/cty/convert"
 	ctyjson "github.com/zclconf/go-cty/cty/json"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/deliveryd/deliveryd/daemon/internal/secret"
 	transportv1 "github.com/deliveryd/deliveryd/gen/transport/v1"
 	"github.com/deliveryd/deliveryd/sdk/schema"
+	"github.com/deliveryd/deliveryd/sdk/schema/schemahcl"
 )
-
-// level is one level of a plugin's schema, made ready for decoding HCL. What
-// values are allowed is schema.Check's business alone.
-type level struct {
-	hcl    hcl.BodySchema
-	types  map[string]cty.Type
-	secret map[string]bool
-	blocks map[string]*nested
-}
-
-type nested struct {
-	level *level
-	list  bool
-}
 
 // maxSchemaDepth bounds the nesting of blocks in the schema of a foreign plugin.
 const maxSchemaDepth = 10
 
-func compile(s *transportv1.ConfigSchema) (*level, error) { return compileLevel(s, 0) }
-
-func compileLevel(s *transportv1.ConfigSchema, depth int) (*level, error) {
-	if depth > maxSchemaDepth {
-		return nil, fmt.Errorf("the schema of the plugin nests blocks more than %d deep", maxSchemaDepth)
+// compile returns the decoder for a plugin's schema. It is lenient where
+// schema.Check is strict, so that Check finds everything else that is wrong at
+// the same time.
+func compile(s *transportv1.ConfigSchema) (hcldec.Spec, error) {
+	if err := checkDepth(s, 0); err != nil {
+		return nil, err
 	}
-	l := &level{types: map[string]cty.Type{}, secret: map[string]bool{}, blocks: map[string]*nested{}}
-	for _, a := range s.GetAttributes() {
-		expr, diags := hclsyntax.ParseExpression([]byte(a.GetType()), "type", hcl.InitialPos)
-		if diags.HasErrors() {
-			return nil, fmt.Errorf("the schema of the plugin: attribute %q has the type %q, which is none", a.GetName(), clean(a.GetType(), maxPluginSummary))
-		}
-		typ, diags := typeexpr.TypeConstraint(expr)
-		if diags.HasErrors() {
-			return nil, fmt.Errorf("the schema of the plugin: attribute %q has the type %q, which is none", a.GetName(), clean(a.GetType(), maxPluginSummary))
-		}
-		l.types[a.GetName()], l.secret[a.GetName()] = typ, a.GetSecret()
-		l.hcl.Attributes = append(l.hcl.Attributes, hcl.AttributeSchema{Name: a.GetName()})
+	spec, err := schemahcl.ToHCLDec(s)
+	if err != nil {
+		return nil, fmt.Errorf("the schema of the plugin: %w", err)
+	}
+	return lenient(spec), nil
+}
+
+func checkDepth(s *transportv1.ConfigSchema, depth int) error {
+	if depth > maxSchemaDepth {
+		return fmt.Errorf("the schema of the plugin nests blocks more than %d deep", maxSchemaDepth)
 	}
 	for _, b := range s.GetBlocks() {
-		below, err := compileLevel(b.GetBody(), depth+1)
-		if err != nil {
-			return nil, err
+		if err := checkDepth(b.GetBody(), depth+1); err != nil {
+			return err
 		}
-		l.blocks[b.GetType()] = &nested{level: below, list: b.GetMax() > 1}
-		l.hcl.Blocks = append(l.hcl.Blocks, hcl.BlockHeaderSchema{Type: b.GetType()})
 	}
-	return l, nil
+	return nil
+}
+
+// lenient takes from a spec what schema.Check checks as well.
+func lenient(spec hcldec.Spec) hcldec.Spec {
+	switch spec := spec.(type) {
+	case hcldec.ObjectSpec:
+		for name, nested := range spec {
+			spec[name] = lenient(nested)
+		}
+	case *hcldec.AttrSpec:
+		spec.Required = false
+	case *hcldec.BlockSpec:
+		spec.Required, spec.Nested = false, lenient(spec.Nested)
+	case *hcldec.BlockTupleSpec:
+		spec.MinItems, spec.MaxItems, spec.Nested = 0, 0, lenient(spec.Nested)
+	}
+	return spec
 }
 
 // withSecrets returns a copy of the schema in which the attributes at the
 // pointers are secret.
-func (l *level) withSecrets(s *transportv1.ConfigSchema, pointers []string) *transportv1.ConfigSchema {
+func withSecrets(s *transportv1.ConfigSchema, pointers []string) *transportv1.ConfigSchema {
 	out, _ := proto.Clone(s).(*transportv1.ConfigSchema)
 	for _, pointer := range pointers {
 		at := out
@@ -85,22 +83,11 @@ func (l *level) withSecrets(s *transportv1.ConfigSchema, pointers []string) *tra
 	return out
 }
 
-// secretPaths returns the pointers of what the schema declares as secret.
-func secretPaths(s *transportv1.ConfigSchema) []string { return secretPathsBelow(s, nil) }
-
-func secretPathsBelow(s *transportv1.ConfigSchema, at []string) []string {
-	var paths []string
-	for _, a := range s.GetAttributes() {
-		if a.GetSecret() {
-			paths = append(paths, secret.Pointer(append(at[:len(at):len(at)], a.GetName())...))
-		}
-	}
-	for _, b := range s.GetBlocks() {
-		below := append(at[:len(at):len(at)], b.GetType())
-		if b.GetMax() > 1 {
-			below = append(below, "*")
-		}
-		paths = append(paths, secretPathsBelow(b.GetBody(), below)...)
+// secretPaths returns the JSON Pointers of what the schema declares as secret.
+func secretPaths(s *transportv1.ConfigSchema) []string {
+	paths := schema.SecretPaths(s) // "target[*].token"
+	for i, path := range paths {
+		paths[i] = secret.Pointer(strings.Split(strings.ReplaceAll(path, "[*]", ".*"), ".")...)
 	}
 	return paths
 }
@@ -121,92 +108,74 @@ func compact(pointers []string) []string {
 type decodedBody struct {
 	json   []byte
 	marked []string // pointers of what came from env() or file()
+	// failed holds the paths of values that could not be found: what else may
+	// be said about them is no news.
+	failed map[string]bool
 	found  hcl.Diagnostics
 }
 
-func decodeBody(l *loader, top *level, d *Destination) *decodedBody {
-	out := &decodedBody{json: []byte("{}")}
+// body returns the body of config {}; a destination may do without one.
+func (d *Destination) body() hcl.Body {
 	if d.block == nil {
-		return out // a transport may need no configuration; if not, Check says what is missing
+		return &hclsyntax.Body{SrcRange: d.place, EndRange: d.place}
 	}
-	b := &bodyDecoder{loader: l, ctx: l.context(d.block.DefRange.Filename), out: out}
-	object := b.body(top, d.block.Body, nil)
-	text, err := json.Marshal(object)
+	return d.block.Body
+}
+
+func (l *loader) decodeBody(spec hcldec.Spec, s *transportv1.ConfigSchema, d *Destination) *decodedBody {
+	out := &decodedBody{failed: map[string]bool{}}
+	body := d.body()
+	ctx := l.context(d.place.Filename)
+	if native, ok := body.(*hclsyntax.Body); ok {
+		l.keepLiterals(native, s, ctx)
+	}
+	unknown := l.unknownLocals(hcldec.Variables(body, spec))
+	value, found := hcldec.Decode(body, spec, ctx)
+	out.found = append(unknown, slices.DeleteFunc(found, func(one *hcl.Diagnostic) bool {
+		return len(unknown) > 0 && one.Summary == "Unsupported attribute" // HCL's words for the same
+	})...)
+	value, marks := value.UnmarkDeepWithPaths()
+	for _, one := range marks {
+		out.marked = append(out.marked, secret.Pointer(pathSteps(one.Path)...))
+	}
+	known, err := cty.Transform(value, func(path cty.Path, v cty.Value) (cty.Value, error) {
+		if v.IsKnown() {
+			return v, nil
+		}
+		out.failed[schemaPath(path).String()] = true
+		return cty.NullVal(v.Type()), nil
+	})
+	if err == nil {
+		out.json, err = ctyjson.Marshal(known, known.Type())
+	}
 	if err != nil {
-		out.found = append(out.found, problemAt(d.block.DefRange, "Invalid configuration", "It cannot be written as JSON."))
-		return out
+		out.found = append(out.found, problemAt(body.MissingItemRange(), "Invalid configuration", "It cannot be written as JSON."))
 	}
-	out.json = text
+	if len(out.failed) > 0 && !out.found.HasErrors() { // it needs a local that has a mistake
+		out.found = append(out.found, problemAt(body.MissingItemRange(), "Value not known", "It needs a value that could not be found, see there."))
+	}
 	return out
 }
 
-type bodyDecoder struct {
-	loader *loader
-	ctx    *hcl.EvalContext
-	out    *decodedBody
-}
-
-// body turns one level into a JSON object; at is the path to it.
-func (b *bodyDecoder) body(l *level, body hcl.Body, at []string) map[string]any {
-	content, found := body.Content(&l.hcl)
-	b.out.found = append(b.out.found, found...)
-	object := map[string]any{}
-	for name, attribute := range content.Attributes {
-		if value, ok := b.attribute(l, attribute, append(at[:len(at):len(at)], name)); ok {
-			object[name] = value
-		}
-	}
-	first := map[string]*hcl.Block{}
-	for _, block := range content.Blocks {
-		below := append(at[:len(at):len(at)], block.Type)
-		if !l.blocks[block.Type].list {
-			if other := first[block.Type]; other != nil {
-				b.out.found = append(b.out.found, twice(block.DefRange, other.DefRange, describe(block)+" is given twice"))
-				continue
-			}
-			first[block.Type] = block
-			object[block.Type] = b.body(l.blocks[block.Type].level, block.Body, below)
+// keepLiterals notes the values of the attributes that the schema calls secret,
+// before anything can be wrong with them.
+func (l *loader) keepLiterals(body *hclsyntax.Body, s *transportv1.ConfigSchema, ctx *hcl.EvalContext) {
+	for _, a := range s.GetAttributes() {
+		attribute := body.Attributes[a.GetName()]
+		if attribute == nil || !a.GetSecret() {
 			continue
 		}
-		list, _ := object[block.Type].([]any)
-		object[block.Type] = append(list, b.body(l.blocks[block.Type].level, block.Body, append(below, fmt.Sprint(len(list)))))
-	}
-	return object
-}
-
-// attribute returns a value as JSON; ok is false when there is none.
-func (b *bodyDecoder) attribute(l *level, attribute *hcl.Attribute, at []string) (json.RawMessage, bool) {
-	marked, found, ok := b.loader.evaluateQuietly(attribute.Expr, b.ctx)
-	b.out.found = append(b.out.found, found...)
-	if !ok {
-		if !found.HasErrors() { // it needs a local that has a mistake
-			b.out.found = append(b.out.found, problemAt(attribute.Expr.Range(), "Value not known", "It needs a value that could not be found, see there."))
+		if value, diags := attribute.Expr.Value(ctx); !diags.HasErrors() {
+			l.keepTexts(value)
 		}
-		return nil, false
 	}
-	if l.secret[attribute.Name] {
-		b.loader.keepTexts(marked)
+	for _, b := range s.GetBlocks() {
+		for _, nested := range body.Blocks {
+			if nested.Type == b.GetType() {
+				l.keepLiterals(nested.Body, b.GetBody(), ctx)
+			}
+		}
 	}
-	typ := l.types[attribute.Name]
-	converted, err := convert.Convert(marked, typ)
-	if err != nil {
-		b.out.found = append(b.out.found, problemAt(attribute.Expr.Range(), "Invalid "+attribute.Name,
-			"%s must be %s, not %s.", attribute.Name, typeexpr.TypeString(typ), typeName(marked)))
-		return nil, false
-	}
-	value, marks := converted.UnmarkDeepWithPaths()
-	for _, one := range marks {
-		b.out.marked = append(b.out.marked, secret.Pointer(append(at[:len(at):len(at)], pathSteps(one.Path)...)...))
-	}
-	if value.IsNull() {
-		return nil, false
-	}
-	text, err := ctyjson.Marshal(value, value.Type())
-	if err != nil {
-		b.out.found = append(b.out.found, problemAt(attribute.Expr.Range(), "Invalid "+attribute.Name, "It cannot be written as JSON."))
-		return nil, false
-	}
-	return text, true
 }
 
 // keepTexts notes every string in a value as a secret.
@@ -220,95 +189,43 @@ func (l *loader) keepTexts(value cty.Value) {
 	})
 }
 
-func typeName(value cty.Value) string {
-	unmarked, _ := value.Unmark()
-	return unmarked.Type().FriendlyName()
-}
-
+// pathSteps returns the steps of a path for a JSON Pointer.
 func pathSteps(path cty.Path) []string {
 	var steps []string
-	for _, step := range path {
-		switch step := step.(type) {
-		case cty.GetAttrStep:
-			steps = append(steps, step.Name)
-		case cty.IndexStep:
-			switch key, _ := step.Key.Unmark(); key.Type() {
-			case cty.String:
-				steps = append(steps, key.AsString())
-			case cty.Number:
-				steps = append(steps, key.AsBigFloat().Text('f', 0))
-			default: // an element of a set has no key of its own
-				return append(steps, "*")
-			}
+	for _, step := range schemaPath(path) {
+		switch {
+		case step.IsIndex && step.Index < 0:
+			return append(steps, "*")
+		case step.IsIndex:
+			steps = append(steps, fmt.Sprint(step.Index))
+		case step.IsKey:
+			steps = append(steps, step.Key)
+		default:
+			steps = append(steps, step.Attribute)
 		}
 	}
 	return steps
 }
 
-// rangeAt returns the place in the file that a path of the configuration leads
-// to, or the nearest thing around it that is in the file.
-func (d *Destination) rangeAt(path schema.Path) hcl.Range {
-	if d.block == nil {
-		return d.place
-	}
-	body, ok := d.block.Body.(*hclsyntax.Body)
-	where := d.block.DefRange
-	for i := 0; ok && i < len(path); i++ {
-		name := path[i].Attribute
-		if attribute, found := body.Attributes[name]; found && name != "" {
-			return elementAt(attribute, path[i+1:])
-		}
-		blocks := slices.DeleteFunc(slices.Clone(body.Blocks), func(b *hclsyntax.Block) bool { return b.Type != name })
-		if len(blocks) == 0 {
-			return where
-		}
-		n := 0
-		if i+1 < len(path) && path[i+1].IsIndex {
-			i++
-			n = min(max(path[i].Index, 0), len(blocks)-1)
-		}
-		body, where = blocks[n].Body, blocks[n].DefRange()
-	}
-	return where
-}
-
-// elementAt returns the place of an element of an attribute's value.
-func elementAt(attribute *hclsyntax.Attribute, path schema.Path) hcl.Range {
-	expr := hcl.Expression(attribute.Expr)
-	if len(path) == 0 {
-		return attribute.SrcRange
-	}
+// schemaPath returns a path as package schema writes it. An element of a set
+// has no index of its own; it gets -1.
+func schemaPath(path cty.Path) schema.Path {
+	var out schema.Path
 	for _, step := range path {
-		below := elementOf(expr, step)
-		if below == nil {
-			break
-		}
-		expr = below
-	}
-	return expr.Range()
-}
-
-func elementOf(expr hcl.Expression, step schema.Step) hcl.Expression {
-	if step.IsIndex {
-		list, diags := hcl.ExprList(expr)
-		if diags.HasErrors() || step.Index < 0 || step.Index >= len(list) {
-			return nil
-		}
-		return list[step.Index]
-	}
-	pairs, diags := hcl.ExprMap(expr)
-	if diags.HasErrors() {
-		return nil
-	}
-	name := step.Key
-	if !step.IsKey {
-		name = step.Attribute
-	}
-	for _, pair := range pairs {
-		key, diags := pair.Key.Value(nil)
-		if !diags.HasErrors() && key.Type() == cty.String && key.IsKnown() && !key.IsNull() && !key.IsMarked() && key.AsString() == name {
-			return pair.Value
+		switch step := step.(type) {
+		case cty.GetAttrStep:
+			out = out.Attribute(step.Name)
+		case cty.IndexStep:
+			switch key, _ := step.Key.UnmarkDeep(); key.Type() {
+			case cty.String:
+				out = out.Key(key.AsString())
+			case cty.Number:
+				n, _ := key.AsBigFloat().Int64()
+				out = out.Index(int(n))
+			default:
+				return out.Index(-1)
+			}
 		}
 	}
-	return nil
+	return out
 }

@@ -56,7 +56,7 @@ func checkOrganizationOrAll(name string) error {
 
 func checkTransport(name string) error {
 	if !transportName.MatchString(name) {
-		return fmt.Errorf("%q is not the name of a transport: want lower-case letters, digits and '-', at most 50", name)
+		return fmt.Errorf("%s is not the name of a transport: want lower-case letters, digits and '-', at most 50", shown(name))
 	}
 	return nil
 }
@@ -110,16 +110,16 @@ func checkDatabaseURL(text string) error {
 func checkListenAddress(address string) error {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return fmt.Errorf(`%q is not host:port, such as "127.0.0.1:8080" or ":8080"`, address)
+		return fmt.Errorf(`%s is not host:port, such as "127.0.0.1:8080" or ":8080"`, shown(address))
 	}
 	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
-		return fmt.Errorf("%q is not a port; want 0 to 65535", port)
+		return fmt.Errorf("%s is not a port; want 0 to 65535", shown(port))
 	}
 	if host == "" {
 		return nil
 	}
 	if _, err := netip.ParseAddr(host); err != nil && !hostName.MatchString(host) {
-		return fmt.Errorf("%q is neither an IP address nor a host name", host)
+		return fmt.Errorf("%s is neither an IP address nor a host name", shown(host))
 	}
 	return nil
 }
@@ -143,7 +143,7 @@ func parseEgress(entry string) (cidr, host string, err error) {
 	// A last label of digits would be an IPv4 address in some notation.
 	labels := strings.Split(strings.TrimSuffix(entry, "."), ".")
 	if !hostName.MatchString(entry) || strings.Trim(labels[len(labels)-1], "0123456789") == "" {
-		return "", "", fmt.Errorf(`%q is neither a network ("10.0.0.0/8") nor an address nor a host name without port and wildcard`, entry)
+		return "", "", fmt.Errorf(`%s is neither a network ("10.0.0.0/8") nor an address nor a host name without port and wildcard`, shown(entry))
 	}
 	return "", strings.ToLower(strings.TrimSuffix(entry, ".")), nil
 }
@@ -257,6 +257,7 @@ func (l *loader) finishSettings() {
 	defaultsOK := l.checkSettings(spec, &c.Defaults, &c.Defaults, l.first[topLevel("defaults")])
 	own := destinationBlock()
 	for _, d := range c.Destinations {
+		d.Own = d.Settings.Merge(destination.Settings{})
 		d.Settings = complete(d.Settings, c.Defaults)
 		if defaultsOK { // else each destination would repeat what is wrong there
 			l.checkSettings(own, d, &d.Settings, c.sources[d])

@@ -151,8 +151,7 @@ func (e Encryption) Box() (*secret.Box, error) {
 // Role says what an API key may do.
 type Role string
 
-// The roles, from all rights to least. Each includes none of the others; what
-// each may do is the API's business.
+// The roles, from all rights to least. What each may do is the API's business.
 const (
 	RoleAdmin    Role = "admin"
 	RoleOperator Role = "operator"
@@ -252,14 +251,17 @@ type Destination struct {
 	Disabled bool
 	// Settings are complete: own, else from the defaults block, else built in.
 	Settings destination.Settings
+	// Own holds only what the block itself gives: what to store, so that a
+	// change of the defaults needs no change of what is stored.
+	Own destination.Settings
 	// Source is where the block is.
 	Source Range
 
 	// Resolved says whether ConfigJSON is valid for the plugin.
 	Resolved bool
 	// ConfigJSON is what config {} holds with the plugin's defaults filled in,
-	// SECRETS IN CLEAR TEXT: seal it before it is stored. Empty before Resolve.
-	ConfigJSON []byte
+	// secrets in clear text: seal it before it is stored. Empty before Resolve.
+	ConfigJSON secret.Bytes
 	// SecretPaths are the JSON Pointers of what is secret in ConfigJSON, for
 	// secret.Box.SealPaths: what the plugin's schema declares, and whatever
 	// came from env() or file().
@@ -269,6 +271,15 @@ type Destination struct {
 	block *hcl.Block // config {}, nil when there is none
 }
 
+// String returns `organization/label`.
+func (d Destination) String() string { return d.Key().String() }
+
+// GoString is [Destination.String]: not even a wrong verb prints the configuration.
+func (d Destination) GoString() string { return d.String() }
+
+// Format writes [Destination.String] for every verb.
+func (d Destination) Format(state fmt.State, _ rune) { _, _ = state.Write([]byte(d.String())) }
+
 // Key names a destination.
 type Key struct{ Organization, Label string }
 
@@ -276,7 +287,7 @@ type Key struct{ Organization, Label string }
 func (k Key) String() string { return k.Organization + "/" + k.Label }
 
 // Key returns the destination's key.
-func (d *Destination) Key() Key { return Key{d.Organization, d.Label} }
+func (d Destination) Key() Key { return Key{d.Organization, d.Label} }
 
 // Plugin returns the settings of a plugin: its block's, or the defaults.
 func (c *Config) Plugin(name string) Plugin {

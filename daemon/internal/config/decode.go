@@ -271,7 +271,7 @@ func absolute(dir, path string) (string, error) {
 
 func (a *attribute) checkText(text string) error {
 	if len(a.oneOf) > 0 && !slices.Contains(a.oneOf, text) {
-		return fmt.Errorf("%q is not a %s; want one of %s.%s", text, a.name, strings.Join(a.oneOf, ", "), didYouMean(text, a.oneOf))
+		return fmt.Errorf("%s is not a %s; want one of %s.%s", shown(text), a.name, strings.Join(a.oneOf, ", "), didYouMean(text, a.oneOf))
 	}
 	if a.check != nil {
 		return a.check(text)
@@ -392,7 +392,7 @@ func assignQuantity(a *attribute, pointer any, value cty.Value) error {
 		n = int64(s)
 	}
 	if !a.hasZero || n != 0 {
-		if err := a.inRange(float64(n), fmt.Sprintf("%q", text)); err != nil {
+		if err := a.inRange(float64(n), shown(text)); err != nil {
 			return err
 		}
 	}

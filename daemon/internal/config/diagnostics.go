@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
+
+	"github.com/deliveryd/deliveryd/daemon/internal/secret"
 )
 
 // Severity of a diagnostic.
@@ -169,8 +171,13 @@ func compareDiagnostics(a, b Diagnostic) int {
 	)
 }
 
-// destinationExtra marks an hcl.Diagnostic as being about one destination.
-type destinationExtra struct{ key Key }
+// about is the Extra of this package's own findings.
+type about struct {
+	// hcl: the text is HCL's, which quotes the source.
+	hcl bool
+	// destination is what the finding is about, if it is one.
+	destination Key
+}
 
 // export turns what HCL and this package found into Diagnostics: nothing in
 // them can print a secret, however they are printed.
@@ -189,18 +196,27 @@ func (l *loader) export(found hcl.Diagnostics) Diagnostics {
 			// No Expression and no EvalContext: HCL's writer would print the
 			// values of the variables in it.
 		}
+		var file *hcl.File
+		if one.Subject != nil {
+			file = l.maskedFile(masked, redactor, one.Subject.Filename)
+		}
+		extra, own := one.Extra.(about)
+		if file != nil && (!own || extra.hcl) {
+			words := secret.NewRedactor(hiddenWords(l.files[one.Subject.Filename].Bytes, file.Bytes, *one.Subject)...)
+			clean.Summary, clean.Detail = words.Text(clean.Summary), words.Text(clean.Detail)
+		}
 		d := Diagnostic{Severity: SeverityError, Summary: clean.Summary, Detail: clean.Detail, hcl: clean}
 		if one.Severity == hcl.DiagWarning {
 			d.Severity = SeverityWarning
 		}
-		if extra, ok := one.Extra.(destinationExtra); ok {
-			d.Destination = extra.key.String()
+		if extra.destination != (Key{}) {
+			d.Destination = extra.destination.String()
 		}
 		if one.Subject != nil {
 			where := rangeOf(*one.Subject)
 			d.Range = &where
-			d.file = l.maskedFile(masked, redactor, one.Subject.Filename)
-			d.Snippet = snippet(d.file, where)
+			d.file = file
+			d.Snippet = snippet(file, where)
 		}
 		all = append(all, d)
 	}

@@ -172,7 +172,7 @@ func (l *loader) secretValue(text, origin string) (cty.Value, error) {
 func (l *loader) readFile(path string) (string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if content, ok := l.fileCache[path]; ok {
+	if content, ok := l.private.files[path]; ok {
 		return content, nil
 	}
 	file, err := os.Open(path)
@@ -193,7 +193,7 @@ func (l *loader) readFile(path string) (string, error) {
 	if len(content) > maxFileSize {
 		return "", fmt.Errorf("%s is larger than %s", path, Size(maxFileSize))
 	}
-	l.fileCache[path] = string(content)
+	l.private.files[path] = string(content)
 	return string(content), nil
 }
 
@@ -206,7 +206,7 @@ func (l *loader) nonsensitiveFunction() function.Function {
 			value, _ := args[0].UnmarkDeep()
 			if value.Type() == cty.String && !value.IsNull() {
 				l.mu.Lock()
-				l.public[value.AsString()] = true
+				l.private.public[value.AsString()] = true
 				l.mu.Unlock()
 			}
 			return value, nil

@@ -59,7 +59,7 @@ func Parse(sources []Source, options Options) (*Config, Diagnostics) {
 }
 
 func problem(summary, format string, args ...any) *hcl.Diagnostic {
-	return &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Detail: fmt.Sprintf(format, args...)}
+	return &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Detail: fmt.Sprintf(format, args...), Extra: about{}}
 }
 
 func problemAt(where hcl.Range, summary, format string, args ...any) *hcl.Diagnostic {
@@ -156,19 +156,26 @@ type loader struct {
 	broken     map[string]bool // files that do not parse
 	syntax     hcl.Diagnostics
 
-	contexts  map[string]*hcl.EvalContext // by directory of the file
-	variables map[string]cty.Value
-	locals    map[string]*local
+	contexts map[string]*hcl.EvalContext // by directory of the file
+	locals   map[string]*local
 
 	config *Config
 	diags  hcl.Diagnostics
 	// first says where a block that may occur once, or a name, was first seen.
 	first map[string]hcl.Range
+	known knownNames
 
-	mu        sync.Mutex // guards what functions use: Resolve evaluates concurrently
+	mu      sync.Mutex // guards contexts and private: Resolve evaluates concurrently
+	private *private
+}
+
+// private holds clear text. It is behind a pointer of its own because fmt
+// looks into the struct behind one pointer (with a wrong verb), but no deeper.
+type private struct {
+	variables map[string]cty.Value
 	secrets   map[string]bool
-	public    map[string]bool
-	fileCache map[string]string
+	public    map[string]bool // what nonsensitive() was given
+	files     map[string]string
 }
 
 func newLoader(options Options) *loader {
@@ -177,8 +184,10 @@ func newLoader(options Options) *loader {
 	}
 	l := &loader{
 		options: options, broken: map[string]bool{}, files: map[string]*hcl.File{}, contexts: map[string]*hcl.EvalContext{},
-		variables: map[string]cty.Value{}, locals: map[string]*local{}, first: map[string]hcl.Range{},
-		secrets: map[string]bool{}, public: map[string]bool{}, fileCache: map[string]string{},
+		locals: map[string]*local{}, first: map[string]hcl.Range{}, known: newKnownNames(),
+		private: &private{
+			variables: map[string]cty.Value{}, secrets: map[string]bool{}, public: map[string]bool{}, files: map[string]string{},
+		},
 	}
 	l.config = newConfig(options.LookupEnv)
 	l.config.sources = map[any]hcl.Range{}
@@ -212,7 +221,7 @@ func (l *loader) parseSource(source Source) *hclsyntax.Body {
 	l.names = append(l.names, source.Name)
 	if at, found := tooDeep(source); found {
 		l.files[source.Name] = &hcl.File{Bytes: source.Bytes}
-		l.incomplete = true
+		l.incomplete, l.broken[source.Name] = true, true
 		l.add(problemAt(at, "Expression too deep", "Brackets and operators are nested more than %d deep here.", maxDepth))
 		return nil
 	}
@@ -236,7 +245,7 @@ func (l *loader) context(file string) *hcl.EvalContext {
 	if ctx, ok := l.contexts[dir]; ok {
 		return ctx
 	}
-	ctx := &hcl.EvalContext{Variables: l.variables, Functions: l.functions(dir)}
+	ctx := &hcl.EvalContext{Variables: l.private.variables, Functions: l.functions(dir)}
 	l.contexts[dir] = ctx
 	return ctx
 }

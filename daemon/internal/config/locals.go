@@ -55,7 +55,7 @@ func (l *loader) evaluateLocals() {
 	for _, name := range slices.Sorted(maps.Keys(l.locals)) {
 		values[name] = l.evaluateLocal(name)
 	}
-	l.variables["local"] = cty.ObjectVal(values)
+	l.private.variables["local"] = cty.ObjectVal(values)
 }
 
 // evaluateLocal returns the value of a local; it is unknown when there is a
@@ -103,7 +103,7 @@ func (l *loader) evaluate(expr hcl.Expression, ctx *hcl.EvalContext) (value cty.
 }
 
 func (l *loader) evaluateQuietly(expr hcl.Expression, ctx *hcl.EvalContext) (cty.Value, hcl.Diagnostics, bool) {
-	if found := l.unknownLocals(expr); len(found) > 0 {
+	if found := l.unknownLocals(expr.Variables()); len(found) > 0 {
 		return cty.DynamicVal, found, false
 	}
 	value, found := expr.Value(ctx)
@@ -116,9 +116,9 @@ func (l *loader) evaluateQuietly(expr hcl.Expression, ctx *hcl.EvalContext) (cty
 
 // unknownLocals reports references to locals that do not exist, which HCL
 // would call attributes of an object.
-func (l *loader) unknownLocals(expr hcl.Expression) hcl.Diagnostics {
+func (l *loader) unknownLocals(traversals []hcl.Traversal) hcl.Diagnostics {
 	var found hcl.Diagnostics
-	for _, traversal := range expr.Variables() {
+	for _, traversal := range traversals {
 		name, ok := localName(traversal)
 		if !ok || l.locals[name] != nil {
 			continue

@@ -9,11 +9,13 @@ import (
 	"unicode"
 
 	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hcldec"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/deliveryd/deliveryd/daemon/internal/secret"
 	transportv1 "github.com/deliveryd/deliveryd/gen/transport/v1"
 	"github.com/deliveryd/deliveryd/sdk/schema"
+	"github.com/deliveryd/deliveryd/sdk/schema/schemahcl"
 )
 
 // Transports knows the plugins.
@@ -85,7 +87,7 @@ type resolver struct {
 type plugin struct {
 	name   string
 	schema *transportv1.ConfigSchema
-	level  *level
+	spec   hcldec.Spec
 	err    error
 	users  []*Destination
 
@@ -100,7 +102,8 @@ func (r *resolver) plugin(name string) *plugin {
 	p := &plugin{name: name}
 	r.plugins[name] = p
 	if p.schema, p.err = r.transports.Schema(name); p.err == nil {
-		p.level, p.err = compile(p.schema)
+		r.loader.known.addSchema(p.schema)
+		p.spec, p.err = compile(p.schema)
 	}
 	return p
 }
@@ -147,29 +150,30 @@ func (r *resolver) resolve(ctx context.Context, d *Destination) hcl.Diagnostics 
 	p := r.plugin(d.Type)
 	found := r.decode(ctx, p, d)
 	for _, one := range found {
-		if one.Extra == nil {
-			one.Extra = destinationExtra{d.Key()}
-		}
+		_, own := one.Extra.(about)
+		one.Extra = about{hcl: !own, destination: d.Key()}
 	}
 	return found
 }
 
 func (r *resolver) decode(ctx context.Context, p *plugin, d *Destination) hcl.Diagnostics {
-	body := decodeBody(r.loader, p.level, d)
-	if body.found.HasErrors() {
-		return body.found
-	}
+	body := r.loader.decodeBody(p.spec, p.schema, d)
 	found := body.found
+	if body.json == nil {
+		return found
+	}
 	filled, checked := schema.Check(p.schema, body.json)
 	if len(checked) > 0 && len(body.marked) > 0 {
 		// Again, with whatever came from env() and file() taken for a secret,
 		// so that no finding quotes it.
-		_, checked = schema.Check(p.level.withSecrets(p.schema, body.marked), body.json)
+		_, checked = schema.Check(withSecrets(p.schema, body.marked), body.json)
 	}
 	for _, one := range checked {
-		found = append(found, d.diagnostic(one, ""))
+		if !body.failed[one.Path.String()] {
+			found = append(found, d.diagnostic(one, ""))
+		}
 	}
-	if checked.HasErrors() {
+	if found.HasErrors() || checked.HasErrors() {
 		return found
 	}
 	paths := append(secretPaths(p.schema), body.marked...)
@@ -207,7 +211,7 @@ func (p *plugin) fail(err error) {
 
 // diagnostic places a finding about the destination's config {}.
 func (d *Destination) diagnostic(one schema.Diagnostic, pluginName string) *hcl.Diagnostic {
-	out := problemAt(d.rangeAt(one.Path), one.Summary, "%s", one.Detail)
+	out := problemAt(schemahcl.RangeOf(d.body(), one.Path), one.Summary, "%s", one.Detail)
 	if one.Warning {
 		out.Severity = hcl.DiagWarning
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/deliveryd/deliveryd/daemon/internal/secret"
 	"github.com/deliveryd/deliveryd/daemon/internal/setting"
 	"github.com/deliveryd/deliveryd/sdk/schema"
+	"github.com/deliveryd/deliveryd/sdk/schema/schemahcl"
 )
 
 // Redactor returns a redactor for every secret that the configuration holds:
@@ -95,7 +96,10 @@ func (c *Config) pluginSettings(d *Destination) []Setting {
 	if err != nil {
 		return nil
 	}
-	shown = c.Redactor().JSON(shown)
+	shown = userInfo.ReplaceAllFunc(c.Redactor().JSON(shown), func(url []byte) []byte {
+		head, _, _ := bytes.Cut(url[len("://"):], []byte(":"))
+		return slices.Concat([]byte("://"), head, []byte(":"+secret.Redacted+"@"))
+	})
 	var object map[string]json.RawMessage
 	if err := json.Unmarshal(shown, &object); err != nil {
 		return nil
@@ -103,7 +107,7 @@ func (c *Config) pluginSettings(d *Destination) []Setting {
 	var all []Setting
 	for _, name := range slices.Sorted(maps.Keys(object)) {
 		source := ""
-		if where := d.rangeAt(schema.At(name)); d.block != nil && where != d.block.DefRange {
+		if where := schemahcl.RangeOf(d.body(), schema.At(name)); where != d.body().MissingItemRange() {
 			source = rangeOf(where).String()
 		}
 		all = append(all, Setting{Path: append(path[:4:4], name), Value: hclOfJSON(object[name]), Source: source})

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Size is a number of bytes.
@@ -18,6 +19,15 @@ const (
 	GiB Size = 1 << 30
 	TiB Size = 1 << 40
 )
+
+// shown quotes a value for an error, unless it is so long or so odd that it is
+// something else than was meant: the rest of a file behind a missing quote.
+func shown(text string) string {
+	if len(text) > 80 || strings.ContainsFunc(text, unicode.IsControl) {
+		return "the value"
+	}
+	return strconv.Quote(text)
+}
 
 type sizeUnit struct {
 	name  string
@@ -68,9 +78,9 @@ func ParseSize(text string) (Size, error) {
 		if bytes := value * float64(unit.bytes); bytes < math.MaxInt64 {
 			return Size(bytes), nil
 		}
-		return 0, fmt.Errorf("%q is too large for a size", text)
+		return 0, fmt.Errorf("%s is too large for a size", shown(text))
 	}
-	return 0, fmt.Errorf(`%q is not a size: write a number and a unit, such as "512B", "64KiB", "10MiB" or "2GiB"`, text)
+	return 0, fmt.Errorf(`%s is not a size: write a number and a unit, such as "512B", "64KiB", "10MiB" or "2GiB"`, shown(text))
 }
 
 func isDecimal(number string) bool { return number != "" && strings.Trim(number, "0123456789.") == "" }
@@ -79,7 +89,7 @@ func isDecimal(number string) bool { return number != "" && strings.Trim(number,
 // and days of 24 hours as in "7d" or "1d12h". A bare number is refused: it
 // would not say its unit.
 func ParseDuration(text string) (time.Duration, error) {
-	bad := fmt.Errorf(`%q is not a duration: write a number and a unit, such as "500ms", "30s", "5m", "72h" or "7d"`, text)
+	bad := fmt.Errorf(`%s is not a duration: write a number and a unit, such as "500ms", "30s", "5m", "72h" or "7d"`, shown(text))
 	days, rest, found := strings.Cut(strings.TrimSpace(text), "d")
 	if !found {
 		days, rest = "", days

@@ -136,3 +136,30 @@ func (v *Value) UnmarshalText(text []byte) error {
 	*v = New(string(text))
 	return nil
 }
+
+// Bytes holds secrets, for example a JSON document in clear text. It prints as
+// "***" in every way that [Value] does; convert it to []byte to use it.
+type Bytes []byte
+
+// String returns "***", or "" when there is nothing.
+func (b Bytes) String() string {
+	if len(b) == 0 {
+		return ""
+	}
+	return Redacted
+}
+
+// GoString is [Bytes.String].
+func (b Bytes) GoString() string { return b.String() }
+
+// Format writes [Bytes.String] for every verb and flag.
+func (b Bytes) Format(state fmt.State, _ rune) { _, _ = state.Write([]byte(b.String())) }
+
+// LogValue makes log/slog print [Bytes.String].
+func (b Bytes) LogValue() slog.Value { return slog.StringValue(b.String()) }
+
+// MarshalText returns [Bytes.String].
+func (b Bytes) MarshalText() ([]byte, error) { return []byte(b.String()), nil }
+
+// MarshalJSON returns [Bytes.String] as a JSON string.
+func (b Bytes) MarshalJSON() ([]byte, error) { return json.Marshal(b.String()) }

@@ -19,23 +19,24 @@ func TestValueIsNeverPrinted(t *testing.T) {
 	key := NewKey()
 	type holder struct {
 		Exported Value
+		Document Bytes
 		hidden   Value
 		inMap    map[string]Value
 		inSlice  []Value
 		key      Key
 	}
-	held := holder{value, value, map[string]Value{"k": value}, []Value{value}, key}
-	verbs := []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%T", "%p", "%t", "%10.3s"}
+	held := holder{value, Bytes(plain), value, map[string]Value{"k": value}, []Value{value}, key}
+	verbs := []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%T", "%t", "%10.3s"}
 	var out strings.Builder
 	for _, verb := range verbs {
-		for _, operand := range []any{value, &value, held, &held, []any{held}, map[Value]int{value: 1}, key, &key, struct{ v *Value }{&value}} {
+		for _, operand := range []any{value, &value, held, &held, []any{held}, map[Value]int{value: 1}, key, &key, struct{ v *Value }{&value}, Bytes(plain), []Bytes{Bytes(plain)}} {
 			fmt.Fprintf(&out, verb+"\n", operand)
 		}
 	}
 	fmt.Fprintln(&out, value, held, fmt.Errorf("wrapped: %v", value))
 	logs := &bytes.Buffer{}
 	for _, handler := range []slog.Handler{slog.NewJSONHandler(logs, nil), slog.NewTextHandler(logs, nil)} {
-		slog.New(handler).Info("m", "value", value, "pointer", &value, "held", held, "key", key, slog.Group("g", "value", value))
+		slog.New(handler).Info("m", "value", value, "pointer", &value, "held", held, "key", key, "document", Bytes(plain), slog.Group("g", "value", value))
 	}
 	out.Write(logs.Bytes())
 	for _, operand := range []any{value, held, []Value{value}, map[string]Value{"a": value}, key} {
