@@ -95,8 +95,11 @@ func (e *Engine) transition(l *lane, t *breaker.Transition) {
 	if l.dest == nil {
 		return
 	}
-	e.log.Info("circuit breaker changed", "organization", l.dest.OrganizationID, "destination", l.dest.Label,
-		"from", t.From.String(), "to", t.To.String(), "until", t.Until, "reason", t.Reason)
+	about := []any{"organization", l.dest.OrganizationID, "destination", l.dest.Label, "from", t.From.String(), "to", t.To.String(), "reason", t.Reason}
+	if !t.Until.IsZero() {
+		about = append(about, "until", t.Until)
+	}
+	e.log.Info("circuit breaker changed", about...)
 	e.o.Observer.Breaker(l.dest, t.From.String(), t.To.String(), t.Reason)
 	if t.To == breaker.Open {
 		// What was read ahead gives its room to lanes that may run.
