@@ -2,11 +2,11 @@
 # free ports anew for each run and hands them over in the environment.
 
 http {
-  address = env("DEMO_ADDRESS")
+  address = nonsensitive(env("DEMO_ADDRESS"))
 }
 
 plugins {
-  state_dir = env("DEMO_STATE_DIR")
+  state_dir = nonsensitive(env("DEMO_STATE_DIR"))
 }
 
 # The receivers are on this machine. Without this line the daemon would refuse to
@@ -50,7 +50,7 @@ destination "acme" "billing" {
   default     = true
   description = "fails with 500 now and then"
   config {
-    url    = env("DEMO_BILLING_URL")
+    url    = nonsensitive(env("DEMO_BILLING_URL"))
     secret = env("DEMO_BILLING_SECRET")
   }
 }
@@ -60,7 +60,7 @@ destination "acme" "warehouse" {
   default     = true
   description = "is sometimes too busy: 429 with Retry-After"
   config {
-    url    = env("DEMO_WAREHOUSE_URL")
+    url    = nonsensitive(env("DEMO_WAREHOUSE_URL"))
     secret = env("DEMO_WAREHOUSE_SECRET")
   }
 }
@@ -69,7 +69,7 @@ destination "globex" "analytics" {
   type        = "webhook"
   description = "is down for a while"
   config {
-    url     = env("DEMO_ANALYTICS_URL")
+    url     = nonsensitive(env("DEMO_ANALYTICS_URL"))
     secret  = env("DEMO_ANALYTICS_SECRET")
     timeout = "5s"
   }

@@ -40,12 +40,16 @@ func main() {
 	flag.BoolVar(&o.verbose, "v", false, "show the daemon's log")
 	flag.Parse()
 
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	ctx, cancel := context.WithTimeout(ctx, timeLimit)
+	interrupted, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, cancel := context.WithTimeoutCause(interrupted, timeLimit, fmt.Errorf("the demo's time of %v is over", timeLimit))
 	err := run(ctx, o)
 	cancel()
 	stop()
-	if err != nil {
+	switch {
+	case err != nil && interrupted.Err() != nil:
+		fmt.Fprintln(os.Stderr, "\ndemo: interrupted; everything is stopped and removed")
+		os.Exit(130)
+	case err != nil:
 		fmt.Fprintln(os.Stderr, "\ndemo:", err)
 		os.Exit(1)
 	}
@@ -77,7 +81,10 @@ func run(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, daemon.stop(err != nil)) }()
+	defer func() {
+		failed := err != nil && !errors.Is(ctx.Err(), context.Canceled) // else it was interrupted
+		err = errors.Join(err, daemon.stop(failed))
+	}()
 	if err := daemon.awaitReady(ctx); err != nil {
 		return err
 	}
@@ -86,14 +93,14 @@ func run(ctx context.Context, o options) (err error) {
 }
 
 // deliver is the demo itself.
-func deliver(ctx context.Context, o options, daemon *daemon, receivers *receivers) error {
+func deliver(parent context.Context, o options, daemon *daemon, receivers *receivers) error {
 	orders := makeOrders(o.orders)
 	expected := expectations(orders)
 	fmt.Printf("Submitting %d orders of about 1 KB for acme and globex: %d deliveries.\n", len(orders), expected.total())
 	fmt.Printf("On purpose: billing fails with 500 now and then, warehouse answers 429 with Retry-After,\nand analytics goes down after %v for %v.\n\n", downAfter, downFor)
 
-	state := &state{began: time.Now(), orders: len(orders), deliveries: expected.total(), receivers: receivers, daemon: daemon}
-	ctx, cancel := context.WithCancelCause(ctx)
+	state := &state{began: time.Now(), orders: len(orders), deliveries: expected.total(), receivers: receivers, daemon: daemon, opened: map[string]bool{}}
+	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
 	watched := make(chan struct{})
 	go func() {
@@ -115,5 +122,8 @@ func deliver(ctx context.Context, o options, daemon *daemon, receivers *receiver
 	cancel(nil)
 	<-watched
 	err = errors.Join(err, <-outage)
-	return errors.Join(err, report(context.WithoutCancel(ctx), daemon, receivers, expected, took))
+	if errors.Is(parent.Err(), context.Canceled) {
+		return parent.Err()
+	}
+	return errors.Join(err, report(context.WithoutCancel(ctx), state, expected, took))
 }

@@ -37,6 +37,9 @@ func (s *state) watch(ctx context.Context) {
 		delivered, now := s.receivers.delivered(), time.Now()
 		rate := float64(delivered-last) / max(now.Sub(lastAt).Seconds(), 0.001)
 		last, lastAt = delivered, now
+		if ended { // what the whole run did says more than its last moment
+			rate = float64(delivered) / now.Sub(s.began).Seconds()
+		}
 		text := s.line(context.WithoutCancel(ctx), delivered, rate)
 		if terminal {
 			fmt.Printf("\r\033[K%s", text)
@@ -85,6 +88,7 @@ func (s *state) open(ctx context.Context) string {
 	var text strings.Builder
 	for _, r := range s.receivers.list {
 		if state := states[r.label]; state != "" && state != "closed" {
+			s.opened[r.label] = true
 			fmt.Fprintf(&text, "  %s: breaker %s", r.label, state)
 		}
 	}

@@ -18,8 +18,8 @@ import (
 const (
 	downAfter    = 2 * time.Second
 	downFor      = 8 * time.Second
-	failEvery    = 20 // billing answers the first attempt of every 20th order with 500
-	limitEvery   = 25 // warehouse answers the first attempt of every 25th order with 429
+	failEvery    = 20  // billing answers the first attempt of every 20th order with 500
+	limitEvery   = 120 // warehouse answers the first attempt of every 120th order with 429, and the whole lane pauses
 	retryAfter   = "1"
 	maxBodyBytes = 1 << 20
 )

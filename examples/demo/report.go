@@ -14,7 +14,8 @@ const maxWrong = 10
 
 // report prints what became of the deliveries and returns an error unless all of
 // them arrived.
-func report(ctx context.Context, d *daemon, receivers *receivers, want expected, took time.Duration) error {
+func report(ctx context.Context, s *state, want expected, took time.Duration) error {
+	d, receivers := s.daemon, s.receivers
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	attempts, err := d.attempts(ctx, want)
@@ -31,9 +32,12 @@ func report(ctx context.Context, d *daemon, receivers *receivers, want expected,
 	var wrong []string
 	for _, r := range receivers.list {
 		p50, p99 := r.latencies()
-		n := r.count()
+		n, breaker := r.count(), breakers[r.label]
+		if s.opened[r.label] && breaker == "closed" {
+			breaker = "closed again"
+		}
 		_, _ = fmt.Fprintf(out, "%s\t%d of %d\t%d\t%d\t%d\t%d\t%s\t%s\t%s\t\n", r.label, n, len(want[r.label]),
-			attempts[r.label], attempts[r.label]-n, r.failed, r.doubles, p50, p99, breakers[r.label])
+			attempts[r.label], attempts[r.label]-n, r.failed, r.doubles, p50, p99, breaker)
 		for _, one := range r.check(want[r.label]) {
 			wrong = append(wrong, r.label+": "+one)
 		}

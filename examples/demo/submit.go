@@ -122,4 +122,5 @@ type state struct {
 	accepted   atomic.Int64
 	receivers  *receivers
 	daemon     *daemon
+	opened     map[string]bool // labels whose breaker was seen open; of the watching goroutine
 }

@@ -59,12 +59,12 @@ func (a *API) finish(r *request, started time.Time) {
 	took := time.Since(started)
 	a.observe(r, took)
 	level := slog.LevelDebug
-	if r.status >= http.StatusInternalServerError {
+	if r.status >= http.StatusInternalServerError && r.http.Pattern != readyPattern {
 		level = slog.LevelWarn
 	}
 	if a.log.Enabled(r.http.Context(), level) {
 		a.log.LogAttrs(r.http.Context(), level, "request", slog.String("request_id", r.id), slog.String("method", r.http.Method),
-			slog.String("path", r.http.URL.Path), slog.Int("status", r.status), slog.String("took", took.String()),
+			slog.String("path", r.http.URL.Path), slog.Int("status", r.status), slog.Duration("took", took),
 			slog.String("api_key", r.caller.Key), slog.String("organization", r.caller.Organization), slog.String("remote", r.http.RemoteAddr))
 	}
 }

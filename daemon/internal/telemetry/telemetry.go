@@ -121,6 +121,9 @@ func isTerminal(output io.Writer) bool {
 // attr names the trace level, and shortens the time where a person reads along.
 func attr(terminal bool) func([]string, slog.Attr) slog.Attr {
 	return func(groups []string, a slog.Attr) slog.Attr {
+		if a.Value.Kind() == slog.KindDuration { // in JSON it would be a number without its unit
+			return slog.String(a.Key, a.Value.Duration().String())
+		}
 		if len(groups) > 0 {
 			return a
 		}

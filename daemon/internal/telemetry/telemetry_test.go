@@ -75,6 +75,15 @@ func TestFormatAutoIsJSONWhereNobodyReadsAlong(t *testing.T) {
 	}
 }
 
+func TestDurationsHaveTheirUnit(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	NewLog(Options{Output: &out, Format: FormatJSON}).With("bound", time.Second).Info("m", "took", 1500*time.Millisecond)
+	if r := lines(t, out.String())[0]; r["took"] != "1.5s" || r["bound"] != "1s" {
+		t.Errorf("record is %v", r)
+	}
+}
+
 func TestParse(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]slog.Level{"trace": LevelTrace, "DEBUG": slog.LevelDebug, "Info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError} {
