@@ -27,7 +27,6 @@ const (
 // plugin is the loop's view of a transport.
 type plugin struct {
 	name     string
-	ready    bool
 	maxBatch int
 	inFlight int
 	waiting  laneQueue // lanes that wait for room in this plugin

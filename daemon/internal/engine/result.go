@@ -124,24 +124,26 @@ func burn(d outcome.Decision) int32 {
 	return 0
 }
 
-// classNames are the values of attempts[].outcome.
-var classNames = map[transportv1.Failure_Class]string{
-	transportv1.Failure_CLASS_TRANSIENT:       "transient",
-	transportv1.Failure_CLASS_RATE_LIMITED:    "rate_limited",
-	transportv1.Failure_CLASS_UNAVAILABLE:     "unavailable",
-	transportv1.Failure_CLASS_AUTH:            "auth",
-	transportv1.Failure_CLASS_CONFIG:          "config",
-	transportv1.Failure_CLASS_PERMANENT:       "permanent",
-	transportv1.Failure_CLASS_EXPIRED:         "expired",
-	transportv1.Failure_CLASS_UNKNOWN_OUTCOME: "unknown_outcome",
-}
-
+// classOf is the value of attempts[].class.
 func classOf(in *outcome.Input) string {
 	if in.Delivered {
 		return "delivered"
 	}
-	if name, ok := classNames[in.Class]; ok {
-		return name
+	switch in.Class {
+	case transportv1.Failure_CLASS_RATE_LIMITED:
+		return "rate_limited"
+	case transportv1.Failure_CLASS_UNAVAILABLE:
+		return "unavailable"
+	case transportv1.Failure_CLASS_AUTH:
+		return "auth"
+	case transportv1.Failure_CLASS_CONFIG:
+		return "config"
+	case transportv1.Failure_CLASS_PERMANENT:
+		return "permanent"
+	case transportv1.Failure_CLASS_EXPIRED:
+		return "expired"
+	case transportv1.Failure_CLASS_UNKNOWN_OUTCOME:
+		return "unknown_outcome"
 	}
-	return "transient"
+	return "transient" // as the contract takes a class that is unspecified or unknown
 }

@@ -45,7 +45,7 @@ type Machine struct {
 	self  string
 	live  []string
 	fence time.Time // this daemon may act on its lanes before this, not after
-	lanes map[int32]bool
+	lanes map[int32]hold
 	// epoch counts the times that the lease ran out; what was asked for in an
 	// earlier epoch is void.
 	epoch uint64
@@ -55,11 +55,16 @@ type Machine struct {
 
 // New returns the machine of a daemon that holds no lease yet.
 func New(self string, cfg Config) *Machine {
-	return &Machine{cfg: cfg.WithDefaults(), self: self, lanes: map[int32]bool{}}
+	return &Machine{cfg: cfg.WithDefaults(), self: self, lanes: map[int32]hold{}}
 }
 
-// draining is the value of a lane that is to be handed over; false means owned.
-const draining = true
+// hold is how a daemon has a lane.
+type hold uint8
+
+const (
+	owned    hold = iota
+	draining      // to be handed over once nothing is under way
+)
 
 // Renewed notes at now that a renewal sent at sent was answered, with the daemons
 // that live. Where the old lease ran out before, all lanes are lost and returned:
@@ -102,7 +107,7 @@ func (m *Machine) Acquired(now time.Time, epoch uint64, lanes []int32) bool {
 	}
 	for _, id := range lanes {
 		if _, ok := m.lanes[id]; !ok {
-			m.lanes[id] = false
+			m.lanes[id] = owned
 		}
 	}
 	return true
