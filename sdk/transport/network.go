@@ -60,6 +60,8 @@ func networkCode(err error) string {
 		return "tls.certificate"
 	case errors.As(err, &alert), errors.As(err, &record):
 		return "tls.failed"
+	case errors.As(err, &dial) && (dial.Op == "remote error" || dial.Op == "local error"):
+		return "tls.failed" // crypto/tls reports alerts so
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "tcp.refused"
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):

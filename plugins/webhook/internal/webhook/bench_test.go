@@ -60,7 +60,11 @@ func BenchmarkBareLoop(b *testing.B) {
 	url := quickReceiver(b)
 	in := loopback(b)
 	in.Concurrency = 64
-	client := &http.Client{Transport: newClient(in)}
+	pool, err := newClient(in, &Config{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	client := &http.Client{Transport: pool}
 	body := []byte(`{"pad":"` + strings.Repeat("a", 1200) + `"}`)
 	headers := map[string]string{ // the same bytes on the wire, so that the receiver has the same work
 		"Content-Type": "application/json", "User-Agent": userAgent, "Idempotency-Key": "msg_1",

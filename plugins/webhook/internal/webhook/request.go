@@ -2,41 +2,120 @@ package webhook
 
 import (
 	"context"
+	"encoding/base64"
 	"maps"
 	"net/http"
 	"net/http/httptrace"
-	"strconv"
-	"time"
+	"net/textproto"
+	"net/url"
+	"strings"
 
+	"github.com/tidwall/gjson"
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/deliveryd/deliveryd/sdk/transport"
 )
 
-// request copies the template. The values of its own headers share one
-// allocation; the map cannot be pooled, since net/http may still read it after
-// RoundTrip returned.
-func (w *webhook) request(ctx context.Context, d *transport.Delivery, a *attempt, at time.Time, signatures string) *http.Request {
-	a.ready()
-	r := w.template.WithContext(httptrace.WithClientTrace(ctx, &a.trace))
-	r.Body, r.ContentLength = a.body, int64(len(a.bytes))
-	h := maps.Clone(w.template.Header)
-	values := new([6]string)
-	set := func(i int, name, value string) {
-		values[i] = value
-		h[name] = values[i : i+1 : i+1]
+// maxMetadataHeader bounds a value that comes from metadata.
+const maxMetadataHeader = 1 << 10
+
+// metadataHeader takes a header's value from metadata.
+type metadataHeader struct{ name, path string }
+
+// staticHeader holds what every request of the destination carries, and the
+// names of those headers that must not reach another host.
+func staticHeader(c *Config) (h http.Header, credentials []string) {
+	h = http.Header{"User-Agent": {userAgent}, "Content-Type": {"application/json"}}
+	for name, value := range c.Headers {
+		h[textproto.CanonicalMIMEHeaderKey(name)] = []string{value}
 	}
-	set(0, "Webhook-Id", d.ID)
-	set(1, "Webhook-Timestamp", strconv.FormatInt(at.Unix(), 10))
-	set(2, "Webhook-Signature", signatures)
-	set(3, "Idempotency-Key", d.ID)
+	secret := func(name, value string) {
+		name = textproto.CanonicalMIMEHeaderKey(name)
+		h[name] = []string{value}
+		credentials = append(credentials, name)
+	}
+	for name, value := range c.SecretHeaders {
+		secret(name, value)
+	}
+	switch {
+	case c.Basic != nil:
+		secret("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(c.Basic.Username+":"+c.Basic.Password)))
+	case c.Bearer != nil:
+		secret("Authorization", "Bearer "+c.Bearer.Token)
+	case c.APIKey != nil:
+		secret(c.APIKey.Header, c.APIKey.Value)
+	case c.OAuth2 != nil:
+		credentials = append(credentials, "Authorization")
+	}
+	if c.Compression == gzipped {
+		h["Content-Encoding"] = []string{"gzip"}
+	}
+	// What people call credentials in a plain header is one all the same.
+	return h, append(credentials, "Authorization", "Cookie")
+}
+
+func metadataHeaders(configured map[string]string) (list []metadataHeader) {
+	escape := strings.NewReplacer(`\`, `\\`, `.`, `\.`, `*`, `\*`, `?`, `\?`, `|`, `\|`, `#`, `\#`, `@`, `\@`, `!`, `\!`, `{`, `\{`, `}`, `\}`, `[`, `\[`, `]`, `\]`, `(`, `\(`, `)`, `\)`, `=`, `\=`, `<`, `\<`, `>`, `\>`, `%`, `\%`, `~`, `\~`, `:`, `\:`)
+	for name, field := range configured {
+		list = append(list, metadataHeader{textproto.CanonicalMIMEHeaderKey(name), escape.Replace(field)})
+	}
+	return list
+}
+
+// header makes the headers of one attempt. Their values share one allocation;
+// the map cannot be pooled, since net/http may still read it after RoundTrip
+// returned.
+func (w *webhook) header(d *transport.Delivery, a *attempt, token string) http.Header {
+	h := maps.Clone(w.template.Header)
+	values := new([10]string)
+	used := 0
+	set := func(name, value string) {
+		values[used] = value
+		h[name] = values[used : used+1 : used+1]
+		used++
+	}
+	set("Webhook-Id", d.ID)
+	set("Webhook-Timestamp", a.timestamp)
+	set("Webhook-Signature", a.signatures)
+	set("Idempotency-Key", d.ID)
+	if a.custom != "" {
+		set(w.signer.customHeader, a.custom)
+	}
+	if a.contentType != "" {
+		set("Content-Type", a.contentType)
+	}
+	if a.disposition != "" {
+		set("Content-Disposition", a.disposition)
+	}
+	if token != "" {
+		set("Authorization", "Bearer "+token)
+	}
 	// What a producer wrote must not be able to fail every attempt.
 	if d.Traceparent != "" && httpguts.ValidHeaderFieldValue(d.Traceparent) {
-		set(4, "Traceparent", d.Traceparent)
+		set("Traceparent", d.Traceparent)
 	}
 	if d.CorrelationID != "" && httpguts.ValidHeaderFieldValue(d.CorrelationID) {
-		set(5, "X-Correlation-Id", d.CorrelationID)
+		set("X-Correlation-Id", d.CorrelationID)
 	}
-	r.Header = h
-	return r
+	for _, m := range w.metadata {
+		value := gjson.GetBytes(d.Metadata, m.path).String()
+		if value != "" && len(value) <= maxMetadataHeader && httpguts.ValidHeaderFieldValue(value) {
+			h[m.name] = []string{value}
+		}
+	}
+	return h
+}
+
+// request copies the template.
+func (w *webhook) request(ctx context.Context, a *attempt, header http.Header, target *url.URL) (*http.Request, error) {
+	r := w.template.WithContext(httptrace.WithClientTrace(ctx, &a.trace))
+	body, err := a.body()
+	if err != nil {
+		return nil, err
+	}
+	r.Body, r.ContentLength, r.Header = body, a.length, header
+	if target != w.url {
+		r.URL, r.Host = target, target.Host
+	}
+	return r, nil
 }

@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -32,15 +33,25 @@ const (
 var excerpts = sync.Pool{New: func() any { return new([maxExcerpt]byte) }}
 
 // answered turns a response into a receipt or a classified error.
-func (w *webhook) answered(receipt transport.Receipt, response *http.Response) (transport.Receipt, error) {
+func (w *webhook) answered(receipt transport.Receipt, response *http.Response, token string) (transport.Receipt, error) {
 	excerpt := w.redact.clean(w.read(response))
+	if token != "" {
+		excerpt = bytes.ReplaceAll(excerpt, []byte(token), []byte("[redacted]"))
+	}
 	status := response.StatusCode
+	if w.tokens != nil && status != http.StatusUnauthorized {
+		w.tokens.confirm(token)
+	}
 	if status/100 == 2 {
 		receipt.Status, receipt.Excerpt = status, excerpt
 		receipt.Reference = reference(response.Header, excerpt)
 		return receipt, nil
 	}
-	return receipt, refused(response, excerpt, time.Now())
+	err := w.refused(response, excerpt, time.Now())
+	if token != "" && status == http.StatusUnauthorized {
+		return receipt, w.tokenRefused(err, token)
+	}
+	return receipt, err
 }
 
 // read gives the first part of the body and leaves the connection reusable
@@ -64,37 +75,55 @@ func (w *webhook) read(response *http.Response) []byte {
 	return excerpt
 }
 
-// refused classifies a status that is not 2xx (DESIGN 5). What would dead-letter
-// a whole queue because of one wrong setting is never PERMANENT.
-func refused(response *http.Response, excerpt []byte, now time.Time) error {
+// refused makes the failure of a status that is not 2xx.
+func (w *webhook) refused(response *http.Response, excerpt []byte, now time.Time) error {
 	status := response.StatusCode
+	class := classOfStatus(status)
+	if override, ok := w.overrides[status]; ok {
+		class = override
+	}
 	options := []transport.Option{
 		transport.WithCode("http." + strconv.Itoa(status)), transport.WithStatus(status), transport.WithExcerpt(excerpt),
 		transport.WithRetryAfter(retryAfter(response.Header.Get("Retry-After"), now)),
 	}
+	if status == http.StatusGone && class == transport.ClassPermanent {
+		options = append(options, transport.WithDisable())
+	}
 	err := errors.New("the peer answered " + statusText(status))
+	if status/100 == 3 {
+		err = fmt.Errorf("%w and points to %s; redirects are not followed", err, location(response))
+	}
+	return transport.Classify(class, err, options...)
+}
+
+// classOfStatus is the table (DESIGN 5). What would dead-letter a whole queue
+// because of one wrong setting, or of one bad deployment, is never PERMANENT.
+func classOfStatus(status int) transport.Class {
 	switch status {
-	case http.StatusMovedPermanently, http.StatusPermanentRedirect:
-		return transport.ConfigError(fmt.Errorf("%w: it moved to %s; redirects are not followed", err, location(response)), options...)
+	case http.StatusMovedPermanently, http.StatusPermanentRedirect, http.StatusMethodNotAllowed:
+		return transport.ClassConfig
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired:
-		return transport.Auth(err, options...)
-	case http.StatusMethodNotAllowed:
-		return transport.ConfigError(err, options...)
-	case http.StatusGone:
-		return transport.Permanent(err, append(options, transport.WithDisable())...)
+		return transport.ClassAuth
 	case http.StatusTooManyRequests:
-		return transport.RateLimited(err, options...)
+		return transport.ClassRateLimited
 	case http.StatusPaymentRequired, http.StatusNotFound, http.StatusRequestTimeout, http.StatusConflict,
 		http.StatusMisdirectedRequest, http.StatusLocked, http.StatusFailedDependency, http.StatusTooEarly:
-		return transport.Transient(err, options...)
+		return transport.ClassTransient
 	}
-	switch status / 100 {
-	case 3:
-		return transport.Transient(fmt.Errorf("%w to %s; redirects are not followed", err, location(response)), options...)
-	case 4:
-		return transport.Permanent(err, options...)
+	if status/100 == 4 {
+		return transport.ClassPermanent
 	}
-	return transport.Transient(err, options...)
+	return transport.ClassTransient
+}
+
+// tokenRefused forgets a token that may have been revoked before its time; the
+// next attempt asks for a new one, and only if that is refused too the
+// credentials are to blame.
+func (w *webhook) tokenRefused(err error, token string) error {
+	if !w.tokens.forget(token) {
+		return err
+	}
+	return transport.Transient(err, transport.WithCode("oauth2.token_refused"), transport.WithStatus(http.StatusUnauthorized))
 }
 
 func statusText(status int) string {

@@ -1,17 +1,22 @@
-// Package webhook delivers by HTTP POST, signed after the Standard Webhooks
+// Package webhook delivers by HTTP requests, signed after the Standard Webhooks
 // specification 1.0.0.
 //
 // It sends exactly the bytes that it signed, and must never send a delivery
-// without a signature, follow a redirect, or try twice.
+// without a signature, follow a redirect that it was not told to follow, or try
+// twice.
 package webhook
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
+
+	"golang.org/x/net/http/httpguts"
 
 	"github.com/deliveryd/deliveryd/sdk/schema"
 	"github.com/deliveryd/deliveryd/sdk/signature"
@@ -27,24 +32,27 @@ const userAgent = "deliveryd-webhook/" + Version + " (+https://github.com/delive
 func Plugin() transport.Plugin[Config] {
 	return transport.Plugin[Config]{
 		Name: "webhook", Version: Version,
-		Summary:      "Delivers by signed HTTP POST (Standard Webhooks).",
+		Summary:      "Delivers by signed HTTP requests (Standard Webhooks).",
 		Homepage:     "https://github.com/deliveryd/deliveryd",
-		Capabilities: transport.Capabilities{TestConnection: true, Idempotent: true},
+		Capabilities: transport.Capabilities{TestConnection: true, Idempotent: true, Upload: true},
 		Open:         open,
 	}
 }
 
 // webhook is one destination.
 type webhook struct {
-	url      *url.URL
-	template *http.Request // shared by all requests; copied, never changed
-	client   *http.Transport
-	egress   dialer
-	signer   *signer
-	redact   *redactor
-	timeout  time.Duration
-	// bodyTimeout bounds reading an answer.
-	bodyTimeout time.Duration
+	config      *Config
+	url         *url.URL
+	template    *http.Request // shared by all requests; copied, never changed
+	credentials []string      // headers that must not reach another host
+	metadata    []metadataHeader
+	client      *http.Transport
+	egress      dialer
+	signer      *signer
+	redact      *redactor
+	tokens      *tokenSource // nil without OAuth 2.0
+	overrides   map[int]transport.Class
+	bodyTimeout time.Duration // bounds reading an answer
 }
 
 func open(_ context.Context, in transport.Instance, c *Config) (transport.Transport, error) {
@@ -52,16 +60,31 @@ func open(_ context.Context, in transport.Instance, c *Config) (transport.Transp
 	if err != nil {
 		return nil, schema.Errorf(schema.At("url"), "not a URL")
 	}
-	signer, err := newSigner(in.Secrets, c.Secret)
+	signer, err := newSigner(in.Secrets, c)
+	if err != nil {
+		return nil, err
+	}
+	client, err := newClient(in, c)
 	if err != nil {
 		return nil, err
 	}
 	w := &webhook{
-		url: target, client: newClient(in), egress: in.Egress, signer: signer,
-		redact: newRedactor(in.Secrets, c.Secret), timeout: c.Timeout, bodyTimeout: bodyTimeout,
+		config: c, url: target, client: client, egress: in.Egress, signer: signer, redact: newRedactor(in.Secrets, c),
+		metadata: metadataHeaders(c.MetadataHeaders), overrides: map[int]transport.Class{}, bodyTimeout: bodyTimeout,
 	}
+	for _, status := range c.PermanentStatuses {
+		w.overrides[status] = transport.ClassPermanent
+	}
+	for _, status := range c.RetryStatuses {
+		w.overrides[status] = transport.ClassTransient
+	}
+	if c.OAuth2 != nil {
+		w.tokens = newTokenSource(c.OAuth2, client, in.Egress)
+	}
+	header, credentials := staticHeader(c)
+	w.credentials = credentials
 	w.template = &http.Request{
-		Method: http.MethodPost, URL: target, Host: target.Host, Header: staticHeader(c.Headers),
+		Method: c.Method, URL: target, Host: target.Host, Header: header,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}
 	return w, nil
@@ -80,34 +103,88 @@ func (w *webhook) Deliver(ctx context.Context, d *transport.Delivery) (transport
 	}
 	a := newAttempt()
 	defer a.release()
-	a.bytes = appendEnvelope(a.bytes, d)
-	return w.send(ctx, d, a)
-}
-
-// send signs the body of a and sends it.
-func (w *webhook) send(ctx context.Context, d *transport.Delivery, a *attempt) (transport.Receipt, error) {
-	now := time.Now()
-	signatures, used, err := w.signer.header(d.ID, now, a.bytes)
+	if err := w.compose(a, d); err != nil {
+		return transport.Receipt{}, err
+	}
+	ctx, cancel := w.within(ctx, d.Deadline)
+	defer cancel()
+	token, err := w.token(ctx)
+	if err != nil {
+		return transport.Receipt{}, err
+	}
+	used, err := w.signer.sign(a, d.ID, time.Now())
 	if err != nil {
 		return transport.Receipt{}, transport.ConfigError(err, transport.WithCode("signature.no_secret"))
 	}
-	receipt := transport.Receipt{UsedSecrets: used}
-	ctx, cancel := w.within(ctx, now, d.Deadline)
-	defer cancel()
-	response, err := w.client.RoundTrip(w.request(ctx, d, a, now, signatures))
-	if err != nil {
-		return receipt, failed(err, a.wrote.Load(), ctx.Err() != nil)
+	return w.send(ctx, d, a, token, used)
+}
+
+// compose writes the body that will be signed and sent.
+func (w *webhook) compose(a *attempt, d *transport.Delivery) error {
+	if w.config.Body == bodyData {
+		a.bytes = append(a.bytes, d.Data...)
+		a.contentType = contentType(d.ContentType)
+	} else {
+		a.bytes = appendEnvelope(a.bytes, d)
 	}
-	return w.answered(receipt, response)
+	if w.config.Compression == gzipped {
+		if err := compress(a); err != nil {
+			return transport.Permanent(fmt.Errorf("compressing: %w", err))
+		}
+	}
+	a.length = int64(len(a.bytes))
+	return nil
+}
+
+// contentType keeps a producer's odd content type from failing every attempt.
+func contentType(given string) string {
+	if given == "" || !httpguts.ValidHeaderFieldValue(given) {
+		return "application/octet-stream"
+	}
+	return given
+}
+
+// send sends a signed attempt, along redirects where they are on.
+func (w *webhook) send(ctx context.Context, d *transport.Delivery, a *attempt, token string, used []string) (transport.Receipt, error) {
+	receipt := transport.Receipt{UsedSecrets: used}
+	header, target := w.header(d, a, token), w.url
+	for hop := 0; ; hop++ {
+		if w.client.Proxy != nil {
+			if err := checkTarget(ctx, w.egress, target.Hostname()); err != nil {
+				return receipt, err
+			}
+		}
+		r, err := w.request(ctx, a, header, target)
+		if err != nil {
+			return receipt, transport.Transient(fmt.Errorf("reading the body: %w", err))
+		}
+		response, err := w.client.RoundTrip(r)
+		if err != nil {
+			return receipt, failed(err, a.wrote.Load(), ctx.Err() != nil)
+		}
+		next, err := w.redirect(response, target, hop)
+		if err != nil {
+			return receipt, err
+		}
+		if next == nil {
+			return w.answered(receipt, response, token)
+		}
+		header, target = w.forHop(header, next), next
+		a.wrote.Store(false)
+	}
 }
 
 // within applies the destination's own timeout where it ends before the
 // attempt does; mostly it does not, and no timer is needed.
-func (w *webhook) within(ctx context.Context, now, deadline time.Time) (context.Context, context.CancelFunc) {
-	if w.timeout <= 0 || (!deadline.IsZero() && !now.Add(w.timeout).Before(deadline)) {
+func (w *webhook) within(ctx context.Context, deadline time.Time) (context.Context, context.CancelFunc) {
+	if w.config.Timeout <= 0 {
 		return ctx, func() {}
 	}
-	return context.WithDeadline(ctx, now.Add(w.timeout))
+	end := time.Now().Add(w.config.Timeout)
+	if !deadline.IsZero() && !end.Before(deadline) {
+		return ctx, func() {}
+	}
+	return context.WithDeadline(ctx, end)
 }
 
 // failed classifies an error without a response. Whether the peer may have
@@ -115,6 +192,8 @@ func (w *webhook) within(ctx context.Context, now, deadline time.Time) (context.
 func failed(err error, sent, ended bool) error {
 	err = withoutURL(err)
 	switch {
+	case clientCertificateRefused(err):
+		return transport.Auth(fmt.Errorf("the peer refuses the client certificate, or the lack of one: %w", err), transport.WithCode("tls.client_certificate"))
 	case sent && ended:
 		return transport.UnknownOutcome(fmt.Errorf("no answer in time: %w", err), transport.WithCode("http.timeout"))
 	case sent:
@@ -127,6 +206,14 @@ func failed(err error, sent, ended bool) error {
 		return classified
 	}
 	return transport.Transient(fmt.Errorf("cut while the request was sent: %w", err), transport.WithCode("http.cut"))
+}
+
+// clientCertificateRefused finds the alert by which a TLS 1.3 server refuses a
+// client: it comes after the request was sent, which the server never reads.
+// crypto/tls does not export the type of the alert.
+func clientCertificateRefused(err error) bool {
+	var alert *net.OpError
+	return errors.As(err, &alert) && alert.Op == "remote error" && (strings.Contains(alert.Err.Error(), "certificate") || strings.Contains(alert.Err.Error(), "access denied"))
 }
 
 // withoutURL strips a *url.Error, whose text holds the URL and with it, maybe, a token.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -27,18 +28,49 @@ func (w *webhook) TestConnection(ctx context.Context, ping bool) []transport.Ste
 			_ = conn.Close()
 		}
 	}()
+	if w.client.Proxy == nil {
+		if !w.tryDirectly(ctx, &steps, &conn) {
+			return steps.All()
+		}
+	} else if !steps.Run("proxy", func() (detail string, err error) {
+		conn, detail, err = w.tryProxy(ctx)
+		return detail, err
+	}) {
+		return steps.All()
+	}
+	if w.tokens != nil && !steps.Run("auth", func() (string, error) {
+		_, err := w.tokens.get(ctx)
+		return "the token endpoint issued a token", err
+	}) {
+		return steps.All()
+	}
+	steps.Run("http", func() (string, error) { return w.tryHTTP(ctx, ping) })
+	return steps.All()
+}
+
+// tryDirectly tries what is below HTTP.
+func (w *webhook) tryDirectly(ctx context.Context, steps *transport.Steps, conn *net.Conn) bool {
 	ok := steps.Run("dns", func() (string, error) { return w.tryDNS(ctx) }) &&
 		steps.Run("tcp", func() (detail string, err error) {
-			conn, detail, err = w.tryTCP(ctx)
+			*conn, detail, err = w.dial(ctx, w.url)
 			return detail, err
 		})
 	if ok && w.url.Scheme == "https" {
-		ok = steps.Run("tls", func() (string, error) { return w.tryTLS(ctx, conn) })
+		ok = steps.Run("tls", func() (string, error) { return w.tryTLS(ctx, *conn) })
 	}
-	if ok {
-		steps.Run("http", func() (string, error) { return w.tryHTTP(ctx, ping) })
+	return ok
+}
+
+// tryProxy connects to the proxy and checks the target behind it.
+func (w *webhook) tryProxy(ctx context.Context) (net.Conn, string, error) {
+	if err := checkTarget(ctx, w.egress, w.url.Hostname()); err != nil {
+		return nil, "", err
 	}
-	return steps.All()
+	proxy, err := w.client.Proxy(nil)
+	if err != nil {
+		return nil, "", transport.ConfigError(err)
+	}
+	return w.dial(ctx, proxy)
 }
 
 func (w *webhook) tryDNS(ctx context.Context) (string, error) {
@@ -60,12 +92,12 @@ func (w *webhook) tryDNS(ctx context.Context) (string, error) {
 	return "", transport.Network(blocked)
 }
 
-func (w *webhook) tryTCP(ctx context.Context) (net.Conn, string, error) {
-	port := w.url.Port()
+func (w *webhook) dial(ctx context.Context, target *url.URL) (net.Conn, string, error) {
+	port := target.Port()
 	if port == "" {
-		port = map[string]string{"http": "80", "https": "443"}[w.url.Scheme]
+		port = map[string]string{"http": "80", "https": "443", "socks5": "1080"}[target.Scheme]
 	}
-	conn, err := w.egress.DialContext(ctx, "tcp", net.JoinHostPort(w.url.Hostname(), port))
+	conn, err := w.egress.DialContext(ctx, "tcp", net.JoinHostPort(target.Hostname(), port))
 	if err != nil {
 		return nil, "", transport.Network(err)
 	}
@@ -74,7 +106,9 @@ func (w *webhook) tryTCP(ctx context.Context) (net.Conn, string, error) {
 
 func (w *webhook) tryTLS(ctx context.Context, conn net.Conn) (string, error) {
 	config := w.client.TLSClientConfig.Clone()
-	config.ServerName = w.url.Hostname()
+	if config.ServerName == "" {
+		config.ServerName = w.url.Hostname()
+	}
 	secured := tls.Client(conn, config)
 	if err := secured.HandshakeContext(ctx); err != nil {
 		if e := (*transport.Error)(nil); errors.As(transport.Network(err), &e) {
@@ -101,14 +135,14 @@ func (w *webhook) tryHTTP(ctx context.Context, ping bool) (string, error) {
 		return fmt.Sprintf("the signed ping was answered with %s", statusText(receipt.Status)), err
 	}
 	r := w.template.WithContext(ctx)
-	r.Method, r.Header = http.MethodHead, http.Header{"User-Agent": {userAgent}}
+	r.Method, r.Header = http.MethodHead, http.Header{"User-Agent": {userAgent}} // and no credentials
 	response, err := w.client.RoundTrip(r)
 	if err != nil {
 		return "", failed(err, false, ctx.Err() != nil)
 	}
 	_ = response.Body.Close()
 	if response.StatusCode/100 == 5 {
-		return "", refused(response, nil, time.Now())
+		return "", w.refused(response, nil, time.Now())
 	}
 	return "HEAD was answered with " + statusText(response.StatusCode), nil
 }
