@@ -41,7 +41,7 @@ func startDaemon(ctx context.Context, o options, data string, receivers *receive
 	if err != nil {
 		return nil, err
 	}
-	address, err := freeAddress()
+	address, err := freeAddress(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -50,6 +50,7 @@ func startDaemon(ctx context.Context, o options, data string, receivers *receive
 		http: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 32}},
 		log:  &tail{}, exited: make(chan struct{}),
 	}
+	//nolint:noctx // stop ends it in order; a context would kill it, or signal it twice
 	d.cmd = exec.Command(binary, "dev", "--config", o.config, "--data", data)
 	d.cmd.Env = append(os.Environ(),
 		"DEMO_ADDRESS="+address, "DEMO_STATE_DIR="+filepath.Join(filepath.Dir(data), "state"),
@@ -77,8 +78,8 @@ func startDaemon(ctx context.Context, o options, data string, receivers *receive
 
 // freeAddress finds a port that is free now. Somebody could take it before the
 // daemon does; the daemon then says so.
-func freeAddress() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+func freeAddress(ctx context.Context) (string, error) {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", err
 	}
@@ -97,7 +98,7 @@ func (d *daemon) awaitReady(ctx context.Context) error {
 		case <-ctx.Done():
 			return fmt.Errorf("deliveryd did not become ready: %w", context.Cause(ctx))
 		case <-d.exited:
-			return fmt.Errorf("deliveryd ended before it was ready: %v", d.status)
+			return fmt.Errorf("deliveryd ended before it was ready: %w", d.endedWith())
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
@@ -269,4 +270,12 @@ func (t *tail) String() string {
 		_, text, _ = strings.Cut(text, "\n")
 	}
 	return text
+}
+
+// endedWith says how the process ended; it may have ended well and too soon.
+func (d *daemon) endedWith() error {
+	if d.status == nil {
+		return errors.New("exit status 0")
+	}
+	return d.status
 }

@@ -69,7 +69,7 @@ func run(ctx context.Context, o options) (err error) {
 	if err := os.Chmod(dir, 0o711); err != nil {
 		return err
 	}
-	receivers, err := startReceivers()
+	receivers, err := startReceivers(ctx)
 	if err != nil {
 		return err
 	}

@@ -55,7 +55,7 @@ type receivers struct {
 	progress chan struct{}
 }
 
-func startReceivers() (*receivers, error) {
+func startReceivers(ctx context.Context) (*receivers, error) {
 	all := &receivers{progress: make(chan struct{}, 1)}
 	for _, label := range []string{"billing", "warehouse", "analytics"} {
 		key, err := signature.GenerateSecret(24)
@@ -70,7 +70,7 @@ func startReceivers() (*receivers, error) {
 			label: label, secret: key, verifier: verifier, address: "127.0.0.1:0", progress: all.progress,
 			seen: map[string]int{}, arrived: map[string]arrival{}, ids: map[string]string{}, sent: map[string]time.Time{},
 		}
-		if err := r.up(); err != nil {
+		if err := r.up(ctx); err != nil {
 			all.close()
 			return nil, err
 		}
@@ -80,8 +80,8 @@ func startReceivers() (*receivers, error) {
 }
 
 // up starts to listen; the second time on the same port.
-func (r *receiver) up() error {
-	listener, err := net.Listen("tcp", r.address)
+func (r *receiver) up(ctx context.Context) error {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", r.address)
 	if err != nil {
 		return fmt.Errorf("receiver %s: %w", r.label, err)
 	}
@@ -127,7 +127,7 @@ func (all *receivers) outage(ctx context.Context) error {
 	if !sleep(ctx, downFor) {
 		return nil
 	}
-	return analytics.up()
+	return analytics.up(ctx)
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {

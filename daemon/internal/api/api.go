@@ -94,6 +94,7 @@ type API struct {
 	limits    atomic.Pointer[Limits]
 	services  atomic.Pointer[Services]
 	stopping  atomic.Bool
+	outage    outage
 	durations *prometheus.HistogramVec
 	version   string
 	spec      spec

@@ -358,6 +358,22 @@ func TestErrorsOfServices(t *testing.T) {
 	}
 }
 
+func TestAnOutageIsOneLineASecond(t *testing.T) {
+	t.Parallel()
+	var o outage
+	now := time.Unix(1000, 0)
+	lines := 0
+	for range 100 {
+		if o.worthALine(now) {
+			lines++
+		}
+		now = now.Add(25 * time.Millisecond) // 2.475 s in all
+	}
+	if lines != 3 {
+		t.Errorf("%d lines, want 3", lines)
+	}
+}
+
 func TestPanicIsAnAnswer(t *testing.T) {
 	t.Parallel()
 	got := call(t, newTestAPI(t, &fake{panics: true}), "POST", "/v1/deliveries", acmeProducer, goodBody)

@@ -11,8 +11,6 @@ import (
 
 const tagDaemon = "Daemon"
 
-const readyPattern = "GET /readyz"
-
 // readyTimeout bounds the check behind /readyz: an orchestrator asks every few
 // seconds and gives up after about one.
 const readyTimeout = time.Second
@@ -25,7 +23,7 @@ func (a *API) registerDaemon(metrics http.Handler) {
 		errors:      []int{http.StatusUnprocessableEntity},
 	}, reload)
 	a.mux.HandleFunc("GET /healthz", a.healthz)
-	a.mux.HandleFunc(readyPattern, a.readyz)
+	a.mux.HandleFunc("GET /readyz", a.readyz)
 	a.mux.Handle("GET /metrics", a.guarded(readMetrics, metrics))
 	a.mux.HandleFunc("GET /openapi.json", a.openapiJSON)
 	a.mux.HandleFunc("GET /openapi.yaml", a.openapiYAML)

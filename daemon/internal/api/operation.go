@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"reflect"
+	"sync/atomic"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -83,17 +84,28 @@ func (a *API) guard(p permission) func(huma.Context, func(huma.Context)) {
 
 // problem turns an error of a service into what the client is told.
 func (a *API) problem(ctx context.Context, err error) *Problem {
-	p := toProblem(err)
-	p.withRequest(ctx)
+	p := toProblem(err).withRequest(ctx)
 	a.logProblem(ctx, p)
 	return p
 }
 
 // logProblem logs what a client is not told.
 func (a *API) logProblem(ctx context.Context, p *Problem) {
-	if p != nil && p.cause != nil && p.Status >= http.StatusInternalServerError && ctx.Err() == nil {
+	if p == nil || p.cause == nil || p.Status < http.StatusInternalServerError || ctx.Err() != nil {
+		return
+	}
+	if p.Status != http.StatusServiceUnavailable || a.outage.worthALine(time.Now()) {
 		a.log.Error("request failed", "request_id", requestOf(ctx).id, "code", string(p.Code), "error", p.cause)
 	}
+}
+
+// outage lets one line in a second through: while a database is away, every
+// request fails in the same way, thousands of times a second.
+type outage struct{ next atomic.Int64 }
+
+func (o *outage) worthALine(now time.Time) bool {
+	next := o.next.Load()
+	return now.UnixNano() >= next && o.next.CompareAndSwap(next, now.Add(time.Second).UnixNano())
 }
 
 // AsProblem is what a client is told of an error: for services that answer several

@@ -149,6 +149,8 @@ func codeOfStatus(status int) Code {
 
 // huma knows its error type through two package variables and nothing else, so
 // they are set where the package is loaded; no other package uses huma.
+//
+//nolint:gochecknoinits // see above
 func init() {
 	huma.NewError = func(status int, msg string, errs ...error) huma.StatusError {
 		return fromHuma(status, msg, errs)

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -48,7 +49,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 
 func (a *API) finish(r *request, started time.Time) {
 	if cause := recover(); cause != nil {
-		if cause == http.ErrAbortHandler {
+		if err, ok := cause.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 			panic(cause)
 		}
 		a.log.Error("panic while serving a request", "request_id", r.id, "route", r.http.Pattern, "panic", cause, "stack", string(debug.Stack()))
@@ -59,7 +60,7 @@ func (a *API) finish(r *request, started time.Time) {
 	took := time.Since(started)
 	a.observe(r, took)
 	level := slog.LevelDebug
-	if r.status >= http.StatusInternalServerError && r.http.Pattern != readyPattern {
+	if r.status >= http.StatusInternalServerError && r.status != http.StatusServiceUnavailable { // of that, see outage
 		level = slog.LevelWarn
 	}
 	if a.log.Enabled(r.http.Context(), level) {

@@ -36,8 +36,9 @@ func toSlog(level hclog.Level) slog.Level {
 		return slog.LevelWarn
 	case hclog.Error:
 		return slog.LevelError
+	default:
+		return slog.LevelInfo
 	}
-	return slog.LevelInfo
 }
 
 func (b *bridge) Log(level hclog.Level, msg string, args ...any) {

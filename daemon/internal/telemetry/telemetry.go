@@ -109,8 +109,9 @@ func useText(o Options) bool {
 		return true
 	case FormatJSON:
 		return false
+	default:
+		return isTerminal(o.Output)
 	}
-	return isTerminal(o.Output)
 }
 
 func isTerminal(output io.Writer) bool {
