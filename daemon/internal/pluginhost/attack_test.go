@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -141,15 +142,22 @@ func TestHangingDeliveryEndsAtItsDeadline(t *testing.T) {
 	t.Parallel()
 	r := started(t, func(o *pluginhost.Options) { o.DeadlineGrace = 50 * time.Millisecond }, "noop")
 	first := r.status(t, "noop").PID
-	for range 3 {
-		req := batch(knob{Do: "hang"})
-		req.Items[0].Deadline = timestamppb.New(time.Now().Add(50 * time.Millisecond))
-		_, err := r.deliver(t, "noop", req)
-		var incomplete *pluginhost.IncompleteError
-		if !errors.As(err, &incomplete) || len(incomplete.Missing) != 1 {
-			t.Fatalf("error %v", err)
+	hang := func(times int) {
+		for range times {
+			req := batch(knob{Do: "hang"})
+			req.Items[0].Deadline = timestamppb.New(time.Now().Add(50 * time.Millisecond))
+			_, err := r.deliver(t, "noop", req)
+			var incomplete *pluginhost.IncompleteError
+			if !errors.As(err, &incomplete) || len(incomplete.Missing) != 1 || incomplete.PluginDied {
+				t.Fatalf("error %v", err)
+			}
 		}
 	}
+	hang(2)
+	r.mustDeliver(t, "noop", knob{}) // it does not only hang
+	hang(2)
+	r.mustDeliver(t, "noop", knob{})
+	hang(3)
 	r.changes.await(t, 2, isReady)
 	if next := r.status(t, "noop"); next.PID == first || !strings.Contains(next.LastExit.Reason, "3 calls in a row") {
 		t.Errorf("the hung process %d is still in use: %+v", first, next)
@@ -228,6 +236,20 @@ func TestChildrenOfAPluginGoWithIt(t *testing.T) {
 	}
 	r.deliver(t, "noop", batch(knob{Do: "exit", N: 1}))
 	awaitEnd(t, child)
+	r.changes.await(t, 2, isReady)
+}
+
+// TestChildThatLeftTheGroup cannot be found by the host, but must not keep it
+// waiting for the end of its streams.
+func TestChildThatLeftTheGroup(t *testing.T) {
+	t.Parallel()
+	r := started(t, nil, "noop")
+	child, err := strconv.Atoi(r.mustDeliver(t, "noop", knob{Do: "daemon"}).GetReference())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Kill(child, syscall.SIGKILL) })
+	r.deliver(t, "noop", batch(knob{Do: "exit", N: 1}))
 	r.changes.await(t, 2, isReady)
 }
 

@@ -89,6 +89,9 @@ func TestBrokenPluginIsNamedAndHarmless(t *testing.T) {
 			if name == "silent" {
 				return // the good one shares its short time to start
 			}
+			if left, err := filepath.Glob(filepath.Join(r.state, "run", "*", "plugin-dir*")); err != nil || len(left) != 1 {
+				t.Errorf("run directories %v (%v), want that of the good one", left, err)
+			}
 			r.mustDeliver(t, "noop", knob{})
 			status := r.status(t, name)
 			if status.State != test.state || !hasAll(status.Reason, test.want) {

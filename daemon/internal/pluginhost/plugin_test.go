@@ -390,9 +390,10 @@ func (s *testServer) attempt(ctx context.Context, item *transportv1.Item, k knob
 		s.mu.Lock()
 		s.hog = append(s.hog, hog)
 		s.mu.Unlock()
-	case "child": // leaves a process behind that holds all streams open
+	case "child", "daemon": // leaves a process behind that holds all streams open
 		child := exec.Command("sleep", "1000")
 		child.Stdout, child.Stderr = s.stdout, s.stderr
+		child.SysProcAttr = &syscall.SysProcAttr{Setsid: k.Do == "daemon"}
 		if err := child.Start(); err != nil {
 			result.GetSuccess().Reference = err.Error()
 			break

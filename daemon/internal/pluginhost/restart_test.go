@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -60,6 +61,31 @@ func TestRestartReopensInstances(t *testing.T) {
 	if got["item-0"].GetSuccess().GetDetails()["open"] != "true" {
 		t.Errorf("result for the good instance: %v", got["item-0"])
 	}
+}
+
+// TestNothingIsServedBeforeInstancesAreOpen: a restarted process gets its first
+// item only when all instances are open in it.
+func TestNothingIsServedBeforeInstancesAreOpen(t *testing.T) {
+	t.Parallel()
+	r := started(t, nil, "noop")
+	for i := range 200 {
+		r.open(t, "noop", fmt.Sprint("many-", i), `{}`)
+	}
+	r.open(t, "noop", "one", `{}`)
+	r.deliver(t, "noop", batch(knob{Do: "exit", N: 1}))
+	ctx := testContext(t)
+	for ctx.Err() == nil {
+		got, err := r.deliver(t, "noop", batch(knob{Do: "where"}))
+		if errors.Is(err, pluginhost.ErrUnavailable) {
+			runtime.Gosched()
+			continue
+		}
+		if err != nil || got["item-0"].GetSuccess().GetDetails()["open"] != "true" {
+			t.Errorf("the first item after the restart: %v, %v", got, err)
+		}
+		return
+	}
+	t.Error("the plugin did not come back")
 }
 
 func TestOpenRefusedAndFailed(t *testing.T) {

@@ -54,6 +54,36 @@ func TestUnusedCopiesAreSwept(t *testing.T) {
 	used.release()
 }
 
+func TestCopyIsCheckedAgainBeforeItRuns(t *testing.T) {
+	t.Parallel()
+	d, err := openStateDir(filepath.Join(t.TempDir(), "s"), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.close()
+	path := filepath.Join(t.TempDir(), "plugin")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	b, err := d.stage(t.Context(), path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.release()
+	if err := b.verify(t.Context()); err != nil {
+		t.Errorf("an intact copy: %v", err)
+	}
+	if err := os.Chmod(b.path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(b.path, []byte("#!/bin/false\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.verify(t.Context()); !isPermanent(err) || !strings.Contains(err.Error(), "was changed") {
+		t.Errorf("a changed copy: %v", err)
+	}
+}
+
 func TestStateDirectoryModes(t *testing.T) {
 	t.Parallel()
 	for _, shared := range []bool{false, true} {

@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -67,6 +69,24 @@ func TestSwapUnderLoad(t *testing.T) {
 	status := r.status(t, "noop")
 	if status.Missing != 0 || status.Strays != 0 || status.LastExit != nil || status.Restarts != 10 {
 		t.Errorf("status %+v", status)
+	}
+}
+
+func TestRestartAfterASwapRunsTheNewBinary(t *testing.T) {
+	t.Parallel()
+	r := started(t, nil, "noop")
+	old := r.status(t, "noop").SHA256
+	install(t, r.directory, "noop", "next version")
+	if err := r.Reload(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	next := r.status(t, "noop").SHA256
+	r.deliver(t, "noop", batch(knob{Do: "exit", N: 1}))
+	r.changes.await(t, 2, isReady)
+	status := r.status(t, "noop")
+	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", status.PID))
+	if err != nil || next == old || status.SHA256 != next || !strings.Contains(exe, next) {
+		t.Errorf("first %s, then %s, now %s runs (%v)", old, next, exe, err)
 	}
 }
 
@@ -238,11 +258,21 @@ func TestPreparedSwap(t *testing.T) {
 		t.Errorf("after Abort: %+v", status)
 	}
 
-	if err := prepare().Commit(ctx); err != nil {
+	r.open(t, "noop", "closed", `{}`)
+	swap = prepare()
+	// What is opened and closed in the meantime holds for the new process too.
+	r.open(t, "noop", "late", `{}`)
+	if err := r.Close(ctx, "noop", ref("closed")); err != nil {
 		t.Fatal(err)
 	}
-	if status := r.status(t, "noop"); status.PID == pid || status.Instances != 2 || status.Version != "2.0.0" {
+	if err := swap.Commit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if status := r.status(t, "noop"); status.PID == pid || status.Instances != 3 || status.Version != "2.0.0" {
 		t.Errorf("after Commit: %+v", status)
+	}
+	if open := slices.Sorted(maps.Keys(r.facts(t, "noop").Open)); !slices.Equal(open, []string{"late/1", "one/1", "two/1"}) {
+		t.Errorf("open after Commit: %v", open)
 	}
 	req := batch(knob{Do: "where"})
 	req.Instances[0] = second.GetInstance()
