@@ -277,8 +277,7 @@ func (c *changes) await(t *testing.T, n int, match func(change) bool) change {
 	}
 }
 
-func isReady(c change) bool  { return c.ready }
-func isBroken(c change) bool { return !c.ready }
+func isReady(c change) bool { return c.ready }
 
 // logSink keeps log lines and lets tests wait for one.
 type logSink struct {

@@ -146,11 +146,10 @@ func TestOpenWhileDownIsRemembered(t *testing.T) {
 func TestCrashLoopEndsInFailed(t *testing.T) {
 	t.Parallel()
 	r := started(t, nil, "once")
-	failed := r.changes.await(t, 5, isBroken)
-	r.log.await(t, "plugin ended", "state=failed", "exited with status 7")
-	status := r.status(t, "once")
-	if status.State != pluginhost.Failed || status.PID != 0 {
-		t.Errorf("after %+v: %+v", failed, status)
+	// It may end before it is ready or after: both count.
+	r.log.await(t, "state=failed", "exited with status 7")
+	if status := r.status(t, "once"); status.State != pluginhost.Failed || status.PID != 0 {
+		t.Errorf("status %+v", status)
 	}
 	if _, err := r.deliver(t, "once", batch(knob{})); !errors.Is(err, pluginhost.ErrUnavailable) || !strings.Contains(err.Error(), "(failed)") {
 		t.Errorf("delivering gives %v", err)
