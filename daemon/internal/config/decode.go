@@ -349,7 +349,7 @@ func assignNumber(a *attribute, pointer any, value cty.Value) error {
 	number := converted.AsBigFloat()
 	if a.kind == kindFloat {
 		f, _ := number.Float64()
-		if err := a.inRange(f, number.Text('g', 10)); err != nil {
+		if err := a.inRange(f, shownNumber(number)); err != nil {
 			return err
 		}
 		*pointer.(*float64) = f
@@ -357,17 +357,26 @@ func assignNumber(a *attribute, pointer any, value cty.Value) error {
 	}
 	n, accuracy := number.Int64()
 	if accuracy != big.Exact {
-		return fmt.Errorf("%s is %s; it must be a whole number%s", a.name, number.Text('g', 10), a.rangeText(" from "))
+		return fmt.Errorf("%s is %s; it must be a whole number%s", a.name, shownNumber(number), a.rangeText(" from "))
 	}
 	if n == 0 && a.hasZero {
 		*pointer.(*int) = a.zero
 		return nil
 	}
-	if err := a.inRange(float64(n), number.Text('f', 0)); err != nil {
+	if err := a.inRange(float64(n), shownNumber(number)); err != nil {
 		return err
 	}
 	*pointer.(*int) = int(n)
 	return nil
+}
+
+// shownNumber is a number for an error. One with a huge exponent would take
+// minutes to convert.
+func shownNumber(n *big.Float) string {
+	if exponent := n.MantExp(nil); n.IsInf() || exponent > maxExponent || exponent < -maxExponent {
+		return "far out of range"
+	}
+	return n.Text('g', 10)
 }
 
 // assignQuantity stores a duration or a size.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"regexp"
 	"slices"
 
 	"github.com/hashicorp/hcl/v2"
@@ -10,6 +11,26 @@ import (
 // maxDepth bounds how deeply expressions nest. HCL parses and evaluates by
 // recursion, and Go ends the whole program when a stack outgrows its limit.
 const maxDepth = 5000
+
+// maxExponent bounds the exponents of numbers, decimal in files and binary
+// after that: converting 1e999999999 to text takes minutes and gigabytes.
+const maxExponent = 9999
+
+var largeExponent = regexp.MustCompile(`[0-9.][eE][+-]?0*[1-9][0-9]{4,}`)
+
+// tooLarge finds the place of a number with a huge exponent.
+func tooLarge(source Source) (hcl.Range, bool) {
+	if !largeExponent.Match(source.Bytes) {
+		return hcl.Range{}, false
+	}
+	tokens, _ := hclsyntax.LexConfig(source.Bytes, source.Name, hcl.InitialPos)
+	for _, token := range tokens {
+		if token.Type == hclsyntax.TokenNumberLit && largeExponent.Match(token.Bytes) {
+			return token.Range, true
+		}
+	}
+	return hcl.Range{}, false
+}
 
 // tooDeep finds the place where a source nests more than maxDepth deep. It
 // scans bytes first, which takes brackets in text for brackets and so errs on

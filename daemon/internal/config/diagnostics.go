@@ -189,6 +189,12 @@ func (l *loader) export(found hcl.Diagnostics) Diagnostics {
 	masked := map[string]*hcl.File{}
 	all := make(Diagnostics, 0, len(found))
 	for _, one := range found {
+		if one.Subject != nil && one.Subject.Filename == "" {
+			// HCL points to a bracket that a broken file does not have.
+			placed := *one
+			placed.Subject, placed.Context = one.Context, nil
+			one = &placed
+		}
 		clean := &hcl.Diagnostic{
 			Severity: one.Severity, Subject: one.Subject, Context: one.Context,
 			Summary: redactor.Text(one.Summary),

@@ -56,7 +56,7 @@ func (l *loader) functions(dir string) map[string]function.Function {
 }
 
 // standardFunctions are cty's, without those that can make a value out of all
-// proportion to the text of the file (range, setproduct).
+// proportion to the text of the file (range, setproduct, indent).
 func standardFunctions() map[string]function.Function {
 	return map[string]function.Function{
 		"abs": stdlib.AbsoluteFunc, "ceil": stdlib.CeilFunc, "floor": stdlib.FloorFunc, "max": stdlib.MaxFunc,
@@ -65,7 +65,7 @@ func standardFunctions() map[string]function.Function {
 		"formatlist": stdlib.FormatListFunc, "join": stdlib.JoinFunc, "split": stdlib.SplitFunc, "replace": stdlib.ReplaceFunc,
 		"regex": stdlib.RegexFunc, "regexreplace": stdlib.RegexReplaceFunc, "substr": stdlib.SubstrFunc, "strlen": stdlib.StrlenFunc,
 		"trim": stdlib.TrimFunc, "trimspace": stdlib.TrimSpaceFunc, "trimprefix": stdlib.TrimPrefixFunc, "trimsuffix": stdlib.TrimSuffixFunc,
-		"chomp": stdlib.ChompFunc, "indent": stdlib.IndentFunc,
+		"chomp": stdlib.ChompFunc,
 		"concat": stdlib.ConcatFunc, "merge": stdlib.MergeFunc, "keys": stdlib.KeysFunc, "values": stdlib.ValuesFunc,
 		"length": stdlib.LengthFunc, "lookup": stdlib.LookupFunc, "contains": stdlib.ContainsFunc, "coalesce": stdlib.CoalesceFunc,
 		"compact": stdlib.CompactFunc, "distinct": stdlib.DistinctFunc, "element": stdlib.ElementFunc, "flatten": stdlib.FlattenFunc,

@@ -220,9 +220,11 @@ func (l *loader) add(found ...*hcl.Diagnostic) { l.diags = append(l.diags, found
 func (l *loader) parseSource(source Source) *hclsyntax.Body {
 	l.names = append(l.names, source.Name)
 	if at, found := tooDeep(source); found {
-		l.files[source.Name] = &hcl.File{Bytes: source.Bytes}
-		l.incomplete, l.broken[source.Name] = true, true
-		l.add(problemAt(at, "Expression too deep", "Brackets and operators are nested more than %d deep here.", maxDepth))
+		l.refuse(source, problemAt(at, "Expression too deep", "Brackets and operators are nested more than %d deep here.", maxDepth))
+		return nil
+	}
+	if at, found := tooLarge(source); found {
+		l.refuse(source, problemAt(at, "Number too large", "Its exponent may be %d at most.", maxExponent))
 		return nil
 	}
 	file, diags := hclsyntax.ParseConfig(source.Bytes, source.Name, hcl.InitialPos)
@@ -235,6 +237,13 @@ func (l *loader) parseSource(source Source) *hclsyntax.Body {
 	}
 	body, _ := file.Body.(*hclsyntax.Body)
 	return body
+}
+
+// refuse notes a source that must not be parsed.
+func (l *loader) refuse(source Source, why *hcl.Diagnostic) {
+	l.files[source.Name] = &hcl.File{Bytes: source.Bytes}
+	l.incomplete, l.broken[source.Name] = true, true
+	l.add(why)
 }
 
 // context returns what expressions of a file may use.

@@ -175,6 +175,8 @@ func TestFindings(t *testing.T) {
 		{"integer", "defaults {\n  concurrency = 1.5\n}", []finding{{"4:17", []string{"concurrency is 1.5", "whole number from 1 to 10000"}}}},
 		{"zero", "defaults {\n  concurrency = 0\n}", []finding{{"4:17", []string{"concurrency is 0; it must be 1 to 10000"}}}},
 		{"huge number", "defaults {\n  concurrency = 1e30\n}", []finding{{"4:17", []string{"whole number from 1 to 10000"}}}},
+		{"endless number", "defaults {\n  concurrency = 1e999999999\n}", []finding{{"4:17", []string{"Number too large", "9999"}}}},
+		{"endless number as text", "defaults {\n  concurrency = \"1e999999999\"\n}", []finding{{"4:17", []string{"concurrency is far out of range"}}}},
 		{"number as text", "defaults {\n  concurrency = \"many\"\n}", []finding{{"4:17", []string{"must be a number"}}}},
 		{"number out of range, or off", "defaults {\n  retry { max = 5000 }\n}", []finding{{"4:17", []string{"max is 5000; it must be 1 to 1000, or 0 for none"}}}},
 		{"duration without unit", "defaults {\n  expiry = \"30\"\n}", []finding{{"4:12", []string{`"30" is not a duration`, `"72h"`}}}},
