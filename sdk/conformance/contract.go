@@ -143,7 +143,7 @@ func checkValidateOffline(ctx context.Context, s *session) error {
 	// What is connected late is caught too: Open may connect, so it comes
 	// after the count.
 	if n := s.peer.Connections(); n != 0 {
-		return fmt.Errorf("Validate opened %d connections", n)
+		return fmt.Errorf("%d connections were opened by Validate", n)
 	}
 	return nil
 }

@@ -253,7 +253,7 @@ func (s *session) health(ctx context.Context, ref *transportv1.InstanceRef) (*tr
 			return h, nil
 		}
 	}
-	return nil, errors.New("Health does not name the instance that was asked for")
+	return nil, errors.New("no answer of Health for the instance that was asked for")
 }
 
 func checkHealth(ctx context.Context, s *session) error {

@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -13,7 +14,7 @@ import (
 // of the loopback interface. Every request with a body counts as a delivery.
 // Its Address is http://127.0.0.1:<port>.
 func NewHTTPPeer() (Peer, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("listening for the plugin: %w", err)
 	}
@@ -71,6 +72,7 @@ func (p *httpPeer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	behaviour := p.next()
 	p.deliveries.Add(1)
 	switch behaviour {
+	case Accept:
 	case RateLimit:
 		w.Header().Set("Retry-After", fmt.Sprint(int(retryAfter.Seconds())))
 		w.WriteHeader(http.StatusTooManyRequests)

@@ -76,7 +76,7 @@ func checkHostKilled(ctx context.Context, s *session) error {
 	if _, err := s.open(ctx, 1); err != nil {
 		return err
 	}
-	host := exec.Command("sleep", "60")
+	host := exec.CommandContext(ctx, "sleep", "60")
 	host.ExtraFiles = []*os.File{s.process.lifeline}
 	if err := host.Start(); err != nil {
 		return fmt.Errorf("starting a stand-in for the host: %w", err)

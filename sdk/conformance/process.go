@@ -44,7 +44,6 @@ type Process struct {
 	stderr   *capture
 	exited   chan struct{}
 	waitErr  error
-	started  time.Duration
 }
 
 // StartProcess starts command, a plugin's path and arguments, and waits for its
@@ -76,7 +75,7 @@ func (p *Process) start(command, environment []string) error {
 		return err
 	}
 	p.lifeline = ours
-	p.cmd = exec.Command(path, command[1:]...)
+	p.cmd = exec.Command(path, command[1:]...) //nolint:noctx // it ends by Stop, after the cases have seen how it ends by itself
 	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = lifeline, p.stdout, p.stderr
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	p.cmd.Env = append([]string{

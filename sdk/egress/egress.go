@@ -29,6 +29,7 @@ type Policy struct {
 type Guard struct {
 	cidrs  []netip.Prefix
 	hosts  map[string]bool
+	tables *tables
 	dialer net.Dialer
 }
 
@@ -67,7 +68,7 @@ func WithTimeout(d time.Duration) Option {
 
 // New makes the guard of p; the error names the network that cannot be read.
 func New(p Policy, options ...Option) (*Guard, error) {
-	g := &Guard{hosts: make(map[string]bool, len(p.AllowHosts)), dialer: net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}}
+	g := &Guard{tables: newTables(), hosts: make(map[string]bool, len(p.AllowHosts)), dialer: net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}}
 	for _, text := range p.AllowCIDRs {
 		prefix, err := netip.ParsePrefix(text)
 		if err != nil {
@@ -120,7 +121,7 @@ func (g *Guard) Resolve(ctx context.Context, host string) ([]netip.Addr, error) 
 
 // Check decides about one address of host; the error is a *BlockedError.
 func (g *Guard) Check(host string, address netip.Addr) error {
-	kind := special(address)
+	kind := g.tables.special(address)
 	if kind == "" || g.hosts[normalHost(host)] {
 		return nil
 	}

@@ -50,7 +50,7 @@ func Run(t *testing.T, target Target) {
 func Build(t testing.TB, dir string) string {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "deliveryd-transport-under-test")
-	command := exec.Command("go", "build", "-o", binary, ".")
+	command := exec.CommandContext(t.Context(), "go", "build", "-o", binary, ".")
 	command.Dir = dir
 	if out, err := command.CombinedOutput(); err != nil {
 		t.Fatalf("building %s: %v\n%s", dir, err, out)

@@ -25,10 +25,10 @@ const (
 
 // scalar gives the kind of t and the format that its Go type implies.
 func scalar(t reflect.Type) (k kind, format string, ok bool) {
-	switch {
-	case t == durationType:
+	if isDuration(t) {
 		return kindString, FormatDuration, true
-	case t == sizeType:
+	}
+	if isSize(t) {
 		return kindString, FormatSize, true
 	}
 	switch t.Kind() {

@@ -300,7 +300,7 @@ func (c *checker) leaves(at Path, a *transportv1.Attribute, value any) {
 
 func (c *checker) leaf(at Path, a *transportv1.Attribute, text string) {
 	c.enum(at, a, text)
-	if a.GetFormat() != "" && !(text == "" && !a.GetRequired()) {
+	if a.GetFormat() != "" && (text != "" || a.GetRequired()) {
 		if err := checkFormat(a.GetFormat(), text); err != nil {
 			if c.secret {
 				err = fmt.Errorf("want %s", formatHint(a.GetFormat()))

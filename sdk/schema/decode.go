@@ -159,11 +159,11 @@ func (d *decoder) scalar(at Path, value any, target reflect.Value) {
 func (d *decoder) text(at Path, text string, target reflect.Value) {
 	var n int64
 	var err error
-	switch target.Type() {
-	case durationType:
+	switch {
+	case isDuration(target.Type()):
 		duration, parseErr := ParseDuration(text)
 		n, err = int64(duration), parseErr
-	case sizeType:
+	case isSize(target.Type()):
 		size, parseErr := ParseSize(text)
 		n, err = int64(size), parseErr
 	default:
@@ -195,7 +195,7 @@ func setNumber(text string, target reflect.Value) error {
 	case target.CanFloat():
 		target.SetFloat(f)
 		return nil
-	case target.CanInt() && target.Type() != durationType:
+	case target.CanInt() && !isDuration(target.Type()):
 		n, err := strconv.ParseInt(text, 10, 64)
 		if err != nil {
 			n = int64(f)

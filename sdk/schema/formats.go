@@ -136,7 +136,7 @@ func ParseDuration(text string) (time.Duration, error) {
 // GB, TB (powers of 1000) or KiB, MiB, GiB, TiB (powers of 1024).
 func ParseSize(text string) (Size, error) {
 	wrong := fmt.Errorf("%q: want %s", clip(text, 64), formatHint(FormatSize))
-	digits := strings.TrimRight(text, "BKMGTiBkmgtb ")
+	digits := strings.TrimRight(text, "BKMGTibkmgt ")
 	unit := strings.TrimSpace(text[len(digits):])
 	factor, known := map[string]float64{
 		"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12,

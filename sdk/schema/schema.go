@@ -50,11 +50,11 @@ const (
 	FormatCIDR     = "cidr"
 )
 
-var (
-	durationType = reflect.TypeFor[time.Duration]()
-	sizeType     = reflect.TypeFor[Size]()
-	attrName     = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
-)
+var attrName = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
+
+func isDuration(t reflect.Type) bool { return t == reflect.TypeFor[time.Duration]() }
+
+func isSize(t reflect.Type) bool { return t == reflect.TypeFor[Size]() }
 
 // Of gives the schema of struct C. Errors name the field and what is wrong
 // with its tags.

@@ -87,7 +87,7 @@ func (b *batch) prepare(request *transportv1.DeliverRequest) (deadlines *overrun
 			deadlines.add(t.delivery.Deadline)
 		}
 		t.instance = instances[index]
-		t.ctx = contexts.with(b.ctx, t.delivery.Deadline)
+		t.ctx = contexts.with(b.ctx, t.delivery.Deadline) //nolint:fatcontext // each task has one, derived from the same parent
 	}
 	return deadlines, contexts.release
 }

@@ -55,8 +55,10 @@ func TestErrorsBecomeFailures(t *testing.T) {
 		{"canceled", context.Canceled, &transportv1.Failure{Class: transportv1.Failure_CLASS_UNKNOWN_OUTCOME, Code: "canceled", Message: "context canceled"}},
 		{"egress", &net.OpError{Op: "dial", Err: blocked}, &transportv1.Failure{Class: transportv1.Failure_CLASS_CONFIG, Code: "egress.blocked", Message: (&net.OpError{Op: "dial", Err: blocked}).Error()}},
 		{"unheard-of class", &transport.Error{Class: 99}, &transportv1.Failure{Class: transportv1.Failure_CLASS_TRANSIENT, Code: "transient", Message: "transient"}},
-		{"beyond every bound", transport.Classify(transport.ClassPermanent, errors.New(strings.Repeat("é", 1000)+"\xff"), transport.WithCode(strings.Repeat("c", 100)), transport.WithStatus(-1), transport.WithExcerpt(make([]byte, 5000))),
-			&transportv1.Failure{Class: transportv1.Failure_CLASS_PERMANENT, Code: strings.Repeat("c", 64), Message: strings.Repeat("é", 512), Excerpt: make([]byte, 4096)}},
+		{
+			"beyond every bound", transport.Classify(transport.ClassPermanent, errors.New(strings.Repeat("é", 1000)+"\xff"), transport.WithCode(strings.Repeat("c", 100)), transport.WithStatus(-1), transport.WithExcerpt(make([]byte, 5000))),
+			&transportv1.Failure{Class: transportv1.Failure_CLASS_PERMANENT, Code: strings.Repeat("c", 64), Message: strings.Repeat("é", 512), Excerpt: make([]byte, 4096)},
+		},
 		{"broken text", transport.Permanent(errors.New("a\xffb")), &transportv1.Failure{Class: transportv1.Failure_CLASS_PERMANENT, Code: "permanent", Message: "a?b"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -165,7 +165,7 @@ func UnknownOutcome(err error, options ...Option) error {
 // can tell how far the attempt had come.
 func classified(err error) *Error {
 	if e := (*Error)(nil); errors.As(err, &e) {
-		if e.Err == nil || err == error(e) {
+		if e.Err == nil || err == error(e) { //nolint:errorlint // whether it is this very error is the question
 			return e
 		}
 		outer := *e // the text of the outer error says more

@@ -19,7 +19,7 @@ func TestIdleWorkersExit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPool(100)
 		i := &instance{drained: make(chan struct{}), transport: deliverFunc(func(context.Context, *Delivery) (Receipt, error) {
-			time.Sleep(time.Second) // fake time: all of the tasks overlap
+			<-time.After(time.Second) // fake time: all of the tasks overlap
 			return Receipt{}, nil
 		})}
 		run := func(n int) {
@@ -28,7 +28,7 @@ func TestIdleWorkersExit(t *testing.T) {
 				b.tasks[k] = task{batch: b, instance: i, ctx: b.ctx}
 			}
 			p.submit(b.tasks, func(*task) { t.Error("refused") })
-			time.Sleep(1500 * time.Millisecond)
+			<-time.After(1500 * time.Millisecond)
 			synctest.Wait()
 			if len(b.ready) != n {
 				t.Errorf("%d results, want %d", len(b.ready), n)
@@ -45,12 +45,12 @@ func TestIdleWorkersExit(t *testing.T) {
 		}
 		for range 5 { // a trickle keeps its own workers only
 			run(3)
-			time.Sleep(workerIdle / 3)
+			<-time.After(workerIdle / 3)
 		}
 		if all, idle := workers(); all != 3 || idle != 3 {
 			t.Errorf("after a trickle of 3: %d workers, %d idle", all, idle)
 		}
-		time.Sleep(3 * workerIdle)
+		<-time.After(3 * workerIdle)
 		synctest.Wait()
 		if all, idle := workers(); all != 0 || idle != 0 || p.trim != nil {
 			t.Errorf("after idling: %d workers, %d idle, timer %v", all, idle, p.trim != nil)

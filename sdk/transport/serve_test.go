@@ -170,7 +170,7 @@ func TestServeWithGoPlugin(t *testing.T) {
 		t.Run(fmt.Sprintf("mtls=%t", mtls), func(t *testing.T) {
 			t.Parallel()
 			command := exec.Command(os.Args[0])
-			dir, err := os.MkdirTemp("", "transport") // t.TempDir can be too long for a socket
+			dir, err := os.MkdirTemp("", "transport") //nolint:usetesting // the path of t.TempDir can be too long for a socket
 			if err != nil {
 				t.Fatal(err)
 			}

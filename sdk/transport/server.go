@@ -163,6 +163,7 @@ func (s *Server) Open(ctx context.Context, r *transportv1.OpenRequest) (*transpo
 	}
 	t, diagnostics, err := s.open(ctx, s.instanceOf(r, guard), r.GetConfig().GetJson())
 	if err != nil {
+		t = nil // authors return a nil pointer as a Transport that is not nil
 		diagnostics = append(diagnostics, diagnosticOf(err))
 	}
 	if t == nil && !diagnostics.HasErrors() {

@@ -93,7 +93,7 @@ func rawWrite(fd int, text string) {
 
 // spawnChild starts a process in this one's group that holds its pipes open.
 func spawnChild() {
-	child := exec.Command("sleep", "600")
+	child := exec.Command("sleep", "600") //nolint:noctx // outliving its parent is what it is for
 	child.Stdout, child.Stderr = os.NewFile(1, "stdout"), os.NewFile(2, "stderr")
 	if err := child.Start(); err != nil {
 		rawWrite(2, "starting a child: "+err.Error()+"\n")

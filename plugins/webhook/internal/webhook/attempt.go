@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"bytes"
+	"compress/gzip"
 	"io"
 	"net/http/httptrace"
 	"os"
@@ -34,7 +35,22 @@ type attempt struct {
 	wrote atomic.Bool // the whole request was written
 }
 
-var attempts = sync.Pool{New: func() any {
+// pools hold what all destinations of the process reuse.
+type pools struct {
+	attempts sync.Pool // of *attempt
+	gzip     sync.Pool // of *gzip.Writer
+	excerpts sync.Pool // of *[maxExcerpt]byte
+}
+
+func newPools() *pools {
+	return &pools{
+		attempts: sync.Pool{New: func() any { return newAttempt() }},
+		gzip:     sync.Pool{New: func() any { return gzip.NewWriter(io.Discard) }},
+		excerpts: sync.Pool{New: func() any { return new([maxExcerpt]byte) }},
+	}
+}
+
+func newAttempt() *attempt {
 	a := &attempt{bytes: make([]byte, 0, 4<<10)}
 	a.memory = io.NopCloser(&a.reader)
 	a.trace.WroteRequest = func(info httptrace.WroteRequestInfo) {
@@ -43,9 +59,9 @@ var attempts = sync.Pool{New: func() any {
 		}
 	}
 	return a
-}}
+}
 
-func newAttempt() *attempt { return attempts.Get().(*attempt) }
+func (p *pools) attempt() *attempt { return p.attempts.Get().(*attempt) }
 
 // body gives the body from its beginning.
 func (a *attempt) body() (io.ReadCloser, error) {
@@ -59,12 +75,12 @@ func (a *attempt) body() (io.ReadCloser, error) {
 
 // release gives a back after RoundTrip returned. net/http may go on reading a
 // body after that; only a request that was written as a whole is done with.
-func (a *attempt) release() {
+func (p *pools) release(a *attempt) {
 	if !a.wrote.Load() || a.file != nil || cap(a.bytes) > maxPooled {
 		return
 	}
 	a.bytes = a.bytes[:0]
 	a.contentType, a.disposition, a.custom = "", "", ""
 	a.wrote.Store(false)
-	attempts.Put(a)
+	p.attempts.Put(a)
 }

@@ -3,18 +3,14 @@ package webhook
 import (
 	"bytes"
 	"compress/gzip"
-	"io"
-	"sync"
 )
 
-var gzipWriters = sync.Pool{New: func() any { return gzip.NewWriter(io.Discard) }}
-
 // compress replaces the body of a by its gzip form.
-func compress(a *attempt) error {
+func (p *pools) compress(a *attempt) error {
 	var out bytes.Buffer
 	out.Grow(len(a.bytes)/2 + 64)
-	w := gzipWriters.Get().(*gzip.Writer)
-	defer gzipWriters.Put(w)
+	w := p.gzip.Get().(*gzip.Writer)
+	defer p.gzip.Put(w)
 	w.Reset(&out)
 	if _, err := w.Write(a.bytes); err != nil {
 		return err

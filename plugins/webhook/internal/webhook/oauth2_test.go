@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -20,7 +21,6 @@ type issuer struct {
 	answer  atomic.Value // func(http.ResponseWriter), instead of a token
 	form    chan url.Values
 	release chan struct{} // nil: answer at once
-	basic   bool
 }
 
 func (i *issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -124,7 +124,8 @@ func TestRevokedTokenIsReplacedAndBadCredentialsAreAuth(t *testing.T) {
 	step("revoked again", transport.ClassTransient)
 	step("the new one is refused too", transport.ClassAuth)
 	_, err := hook.Deliver(t.Context(), event("msg_1"))
-	if e, ok := err.(*transport.Error); !ok || strings.Contains(string(e.Excerpt), "token-") || !strings.Contains(string(e.Excerpt), "[redacted]") {
+	var e *transport.Error
+	if !errors.As(err, &e) || strings.Contains(string(e.Excerpt), "token-") || !strings.Contains(string(e.Excerpt), "[redacted]") {
 		t.Errorf("the excerpt must not hold the token: %v", err)
 	}
 }

@@ -157,7 +157,7 @@ func TestSecondSignature(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := defaulted(Config{URL: "https://a.example", Secret: private, Signature: &Signature{Header: "X-A"}})
-	if _, err := open(t.Context(), loopback(t), &c); err == nil || !strings.Contains(err.Error(), "Ed25519") {
+	if _, err := open(loopback(t), &c, newPools()); err == nil || !strings.Contains(err.Error(), "Ed25519") {
 		t.Errorf("Ed25519 with a second form: %v", err)
 	}
 	// During a rotation the primary secret makes the second form.

@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/tidwall/gjson"
@@ -29,8 +28,6 @@ const (
 	// maxRetryAfter is the contract's bound.
 	maxRetryAfter = 24 * time.Hour
 )
-
-var excerpts = sync.Pool{New: func() any { return new([maxExcerpt]byte) }}
 
 // answered turns a response into a receipt or a classified error.
 func (w *webhook) answered(receipt transport.Receipt, response *http.Response, token string) (transport.Receipt, error) {
@@ -65,8 +62,8 @@ func (w *webhook) read(response *http.Response) []byte {
 	guard := time.AfterFunc(w.bodyTimeout, func() { _ = response.Body.Close() })
 	defer guard.Stop()
 	defer func() { _ = response.Body.Close() }()
-	buffer := excerpts.Get().(*[maxExcerpt]byte)
-	defer excerpts.Put(buffer)
+	buffer := w.pools.excerpts.Get().(*[maxExcerpt]byte)
+	defer w.pools.excerpts.Put(buffer)
 	n, err := io.ReadFull(response.Body, buffer[:])
 	excerpt := append([]byte(nil), buffer[:n]...)
 	if err == nil {

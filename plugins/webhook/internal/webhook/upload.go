@@ -36,7 +36,7 @@ func (w *webhook) Upload(ctx context.Context, d *transport.Delivery, body io.Rea
 	if err != nil {
 		return transport.Receipt{}, err
 	}
-	a := newAttempt()
+	a := w.pools.attempt()
 	a.file, a.contentType = file, contentType(d.Artifact.ContentType)
 	a.disposition = mime.FormatMediaType("attachment", map[string]string{"filename": d.Artifact.Name})
 	used, err := w.signer.signFile(a, d.ID, time.Now())

@@ -30,17 +30,25 @@ const userAgent = "deliveryd-webhook/" + Version + " (+https://github.com/delive
 
 // Plugin is what main serves.
 func Plugin() transport.Plugin[Config] {
+	shared := newPools()
 	return transport.Plugin[Config]{
 		Name: "webhook", Version: Version,
 		Summary:      "Delivers by signed HTTP requests (Standard Webhooks).",
 		Homepage:     "https://github.com/deliveryd/deliveryd",
 		Capabilities: transport.Capabilities{TestConnection: true, Idempotent: true, Upload: true},
-		Open:         open,
+		Open: func(_ context.Context, in transport.Instance, c *Config) (transport.Transport, error) {
+			w, err := open(in, c, shared)
+			if err != nil {
+				return nil, err // not w: a nil *webhook is no nil Transport
+			}
+			return w, nil
+		},
 	}
 }
 
 // webhook is one destination.
 type webhook struct {
+	pools       *pools
 	config      *Config
 	url         *url.URL
 	template    *http.Request // shared by all requests; copied, never changed
@@ -55,7 +63,7 @@ type webhook struct {
 	bodyTimeout time.Duration // bounds reading an answer
 }
 
-func open(_ context.Context, in transport.Instance, c *Config) (transport.Transport, error) {
+func open(in transport.Instance, c *Config, shared *pools) (*webhook, error) {
 	target, err := url.Parse(c.URL)
 	if err != nil {
 		return nil, schema.Errorf(schema.At("url"), "not a URL")
@@ -69,7 +77,7 @@ func open(_ context.Context, in transport.Instance, c *Config) (transport.Transp
 		return nil, err
 	}
 	w := &webhook{
-		config: c, url: target, client: client, egress: in.Egress, signer: signer, redact: newRedactor(in.Secrets, c),
+		pools: shared, config: c, url: target, client: client, egress: in.Egress, signer: signer, redact: newRedactor(in.Secrets, c),
 		metadata: metadataHeaders(c.MetadataHeaders), overrides: map[int]transport.Class{}, bodyTimeout: bodyTimeout,
 	}
 	for _, status := range c.PermanentStatuses {
@@ -101,8 +109,8 @@ func (w *webhook) Deliver(ctx context.Context, d *transport.Delivery) (transport
 	if err := signature.CheckID(d.ID); err != nil {
 		return transport.Receipt{}, transport.Permanent(fmt.Errorf("signing: %w", err), transport.WithCode("signature.id"))
 	}
-	a := newAttempt()
-	defer a.release()
+	a := w.pools.attempt()
+	defer w.pools.release(a)
 	if err := w.compose(a, d); err != nil {
 		return transport.Receipt{}, err
 	}
@@ -128,7 +136,7 @@ func (w *webhook) compose(a *attempt, d *transport.Delivery) error {
 		a.bytes = appendEnvelope(a.bytes, d)
 	}
 	if w.config.Compression == gzipped {
-		if err := compress(a); err != nil {
+		if err := w.pools.compress(a); err != nil {
 			return transport.Permanent(fmt.Errorf("compressing: %w", err))
 		}
 	}
@@ -158,7 +166,7 @@ func (w *webhook) send(ctx context.Context, d *transport.Delivery, a *attempt, t
 		if err != nil {
 			return receipt, transport.Transient(fmt.Errorf("reading the body: %w", err))
 		}
-		response, err := w.client.RoundTrip(r)
+		response, err := w.client.RoundTrip(r) //nolint:bodyclose // read closes it, for redirect and for answered
 		if err != nil {
 			return receipt, failed(err, a.wrote.Load(), ctx.Err() != nil)
 		}

@@ -53,11 +53,10 @@ func defaulted(c Config) Config {
 func opened(t testing.TB, in transport.Instance, c Config) *webhook {
 	t.Helper()
 	c = defaulted(c)
-	opened, err := open(t.Context(), in, &c)
+	w, err := open(in, &c, newPools())
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := opened.(*webhook)
 	t.Cleanup(func() { _ = w.Close(context.Background()) })
 	return w
 }
@@ -167,12 +166,12 @@ func TestUnsignedIsImpossible(t *testing.T) {
 	t.Parallel()
 	var requests atomic.Int32
 	server := receiver(t, func(http.ResponseWriter, *http.Request) { requests.Add(1) })
-	if _, err := open(t.Context(), loopback(t), &Config{URL: server.URL}); err == nil || !strings.Contains(err.Error(), "secret: no signing secret") {
+	if _, err := open(loopback(t), &Config{URL: server.URL}, newPools()); err == nil || !strings.Contains(err.Error(), "secret: no signing secret") {
 		t.Errorf("opening without a secret: %v", err)
 	}
 	in := loopback(t)
 	in.Secrets = []transport.Secret{{ID: "s1", Key: "short"}}
-	if _, err := open(t.Context(), in, &Config{URL: server.URL, Secret: testSecret}); err == nil || !strings.Contains(err.Error(), `"s1"`) {
+	if _, err := open(in, &Config{URL: server.URL, Secret: testSecret}, newPools()); err == nil || !strings.Contains(err.Error(), `"s1"`) {
 		t.Errorf("opening with an unusable kept secret: %v", err)
 	}
 	in.Secrets = []transport.Secret{{ID: "s1", Key: testSecret, ExpiresAt: time.Now().Add(-time.Second)}}
@@ -202,7 +201,8 @@ func TestRotationSendsBothSignatures(t *testing.T) {
 	})
 	in := loopback(t)
 	in.Secrets = []transport.Secret{
-		{ID: "new", Key: testSecret}, {ID: "old", Key: other, ExpiresAt: time.Now().Add(time.Hour)},
+		{ID: "new", Key: testSecret},
+		{ID: "old", Key: other, ExpiresAt: time.Now().Add(time.Hour)},
 		{ID: "gone", Key: "a-secret-that-has-long-expired", ExpiresAt: time.Now().Add(-time.Hour)},
 	}
 	receipt, err := opened(t, in, Config{URL: server.URL}).Deliver(t.Context(), event("msg_1"))
