@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"regexp"
+	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -47,6 +49,7 @@ type instance struct {
 	name      string
 	transport Transport
 	limit     int
+	asking    atomic.Bool // Health has been called and has not returned
 
 	// Guarded by pool.mu.
 	running  int
@@ -143,7 +146,11 @@ func (s *Server) Describe(context.Context, *transportv1.DescribeRequest) (*trans
 // Validate checks a configuration; no network, no files.
 func (s *Server) Validate(_ context.Context, r *transportv1.ValidateRequest) (*transportv1.ValidateResponse, error) {
 	s.onCall()
-	return &transportv1.ValidateResponse{Diagnostics: s.validate(r.GetConfig().GetJson()).Proto()}, nil
+	var diagnostics Diagnostics
+	if err := s.guarded("Validate", func() { diagnostics = s.validate(r.GetConfig().GetJson()) }); err != nil {
+		return nil, err
+	}
+	return &transportv1.ValidateResponse{Diagnostics: diagnostics.Proto()}, nil
 }
 
 // Open makes an instance, unless a diagnostic is an error.
@@ -151,7 +158,7 @@ func (s *Server) Open(ctx context.Context, r *transportv1.OpenRequest) (*transpo
 	s.onCall()
 	guard, err := egress.New(egress.Policy{AllowCIDRs: r.GetEgress().GetAllowCidrs(), AllowHosts: r.GetEgress().GetAllowHosts()})
 	if err != nil {
-		return &transportv1.OpenResponse{Diagnostics: Diagnostics{schema.Errorf(nil, "egress policy of the host: %v", err)}.Proto()}, nil
+		return &transportv1.OpenResponse{Diagnostics: Diagnostics{schema.Errorf(nil, "egress policy of the host: %v", err)}.Proto()}, nil //nolint:nilerr // it is told as a diagnostic
 	}
 	i := &instance{
 		key:   instanceKey{r.GetInstance().GetId(), r.GetInstance().GetGeneration()},
@@ -161,7 +168,12 @@ func (s *Server) Open(ctx context.Context, r *transportv1.OpenRequest) (*transpo
 	if !s.reserve(i) {
 		return nil, status.Errorf(codes.AlreadyExists, "instance %s generation %d is open", i.key.id, i.key.generation)
 	}
-	t, diagnostics, err := s.open(ctx, s.instanceOf(r, guard), r.GetConfig().GetJson())
+	var t Transport
+	var diagnostics Diagnostics
+	if panicked := s.guarded("Open", func() { t, diagnostics, err = s.open(ctx, s.instanceOf(r, guard), r.GetConfig().GetJson()) }); panicked != nil {
+		s.settle(i, nil, true)
+		return nil, panicked
+	}
 	if err != nil {
 		t = nil // authors return a nil pointer as a Transport that is not nil
 		diagnostics = append(diagnostics, diagnosticOf(err))
@@ -276,7 +288,11 @@ func (s *Server) closeTransport(ctx context.Context, t Transport, name string) {
 	if !ok {
 		return
 	}
-	if err := c.Close(ctx); err != nil {
+	var err error
+	if panicked := s.guarded("Close", func() { err = c.Close(ctx) }); panicked != nil {
+		err = panicked
+	}
+	if err != nil {
 		s.log.Warn("closing a destination", "destination", name, "error", err.Error())
 	}
 }
@@ -293,55 +309,12 @@ func (s *Server) TestConnection(ctx context.Context, r *transportv1.TestConnecti
 		return nil, status.Error(codes.Unimplemented, "this transport cannot test a connection")
 	}
 	response := &transportv1.TestConnectionResponse{}
-	for _, step := range tester.TestConnection(ctx, r.GetPing()) {
-		response.Steps = append(response.Steps, step.proto())
-	}
-	return response, nil
-}
-
-// Health answers while Deliver is saturated: it takes no slot of the pool.
-func (s *Server) Health(_ context.Context, r *transportv1.HealthRequest) (*transportv1.HealthResponse, error) {
-	s.onCall()
-	response := &transportv1.HealthResponse{}
-	for _, i := range s.healthTargets(r.GetInstances()) {
-		response.Instances = append(response.Instances, s.healthOf(i))
-	}
-	return response, nil
-}
-
-func (s *Server) healthTargets(refs []*transportv1.InstanceRef) (targets []*instance) {
-	if len(refs) > 0 {
-		for _, i := range s.lookup(refs) {
-			if i != nil {
-				targets = append(targets, i)
-			}
+	err := s.guarded("TestConnection", func() {
+		for _, step := range tester.TestConnection(ctx, r.GetPing()) {
+			response.Steps = append(response.Steps, step.proto())
 		}
-		return targets
-	}
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	for _, i := range s.instances {
-		if i.transport != nil {
-			targets = append(targets, i)
-		}
-	}
-	return targets
-}
-
-func (s *Server) healthOf(i *instance) *transportv1.InstanceHealth {
-	n, draining := s.pool.inFlight(i)
-	h := &transportv1.InstanceHealth{
-		Instance: &transportv1.InstanceRef{Id: i.key.id, Generation: i.key.generation},
-		State:    transportv1.InstanceHealth_STATE_OK, InFlight: uint32(n),
-	}
-	if reporter, ok := i.transport.(HealthReporter); ok {
-		state, reason := reporter.Health()
-		h.State, h.Reason = transportv1.InstanceHealth_State(state), clipString(reason, maxMessage)
-	}
-	if draining {
-		h.State = transportv1.InstanceHealth_STATE_DRAINING
-	}
-	return h
+	})
+	return response, err
 }
 
 // shutdown drains every instance for at most grace and closes it.
@@ -360,6 +333,20 @@ func (s *Server) shutdown(grace time.Duration) {
 	}
 	wg.Wait()
 	s.pool.close()
+}
+
+// guarded runs the author's code. One destination whose configuration makes it
+// panic must not take down the process that serves all the others; the text of
+// the panic may hold anything, so it stays in the plugin's log.
+func (s *Server) guarded(call string, run func()) (err error) {
+	defer func() {
+		if value := recover(); value != nil {
+			s.log.Error("transport panicked", "call", call, "panic", fmt.Sprint(value), "stack", string(debug.Stack()))
+			err = status.Errorf(codes.Internal, "the transport panicked in %s; its log has the stack", call)
+		}
+	}()
+	run()
+	return nil
 }
 
 func (c Capabilities) proto() *transportv1.Capabilities {
