@@ -21,9 +21,10 @@ type param string
 // values are the arguments of one run by name.
 type values map[param]any
 
-// anyLimit in a LIMIT clause stands for the param "limit": jet takes only a number there.
+// anyLimit in a LIMIT clause stands for the param "limit": jet takes only a number
+// there, and leaves the clause out where that is negative.
 const (
-	anyLimit       = int64(-0x6c696d6974)
+	anyLimit       = int64(0x6c696d6974)
 	limitOf  param = "limit"
 )
 
