@@ -44,14 +44,16 @@ test: deps build/pgrun ## all tests with the race detector, against a real Postg
 lint: ## house rules, static analysis, formatting
 	go run $(GOLANGCI_LINT) run $(PKG)
 
-generate: server-deps ## gen/db from the migrations, gen/transport from the protobuf contract
-	.ci/generate $(BUF) gen
+generate: server-deps ## gen/ from migrations and protobuf contract, docs/api.md and docs/configuration.md from the code
+	.ci/generate $(BUF) gen docs
 
-check-generated: server-deps ## fail when gen/ is not what "make generate" writes
+check-generated: server-deps ## fail when gen/ or a page of docs/ is not what "make generate" writes
 	@# The underscore keeps what is written out of "./...".
 	@rm -rf build/_generated
-	.ci/generate $(BUF) build/_generated
-	@diff -r gen build/_generated || { echo 'gen/ is stale: run "make generate" and commit'; exit 1; }
+	.ci/generate $(BUF) build/_generated/gen build/_generated/docs
+	@diff -r gen build/_generated/gen || { echo 'gen/ is stale: run "make generate" and commit'; exit 1; }
+	@for page in build/_generated/docs/*; do diff docs/$${page##*/} $$page || \
+	  { echo "docs/$${page##*/} is stale: run \"make generate\" and commit"; exit 1; }; done
 
 bench: server-deps build ## deliveries per second and CPU per delivery, as a table
 	go run ./daemon/cmd/deliverybench

@@ -42,6 +42,7 @@ func register[I, O any](a *API, op operation, handler func(context.Context, *Ser
 		Errors:      append([]int{http.StatusUnauthorized, http.StatusForbidden, http.StatusServiceUnavailable}, op.errors...),
 		Security:    []map[string][]string{{securityScheme: {}}},
 		Middlewares: huma.Middlewares{a.guard(op.permission)},
+		Extensions:  map[string]any{"x-roles": permissions(op.permission), "x-all-organizations": fleetWide(op.permission)},
 	}
 	huma.Register(a.huma, declared, func(ctx context.Context, input *I) (*O, error) {
 		r := requestOf(ctx)
