@@ -1,0 +1,121 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+
+	"github.com/deliveryd/deliveryd/daemon/internal/config"
+	"github.com/deliveryd/deliveryd/daemon/internal/pluginhost"
+	"github.com/deliveryd/deliveryd/daemon/internal/secret"
+	"github.com/deliveryd/deliveryd/daemon/internal/telemetry"
+	transportv1 "github.com/deliveryd/deliveryd/gen/transport/v1"
+)
+
+// hostOptions says how to run the plugins of a configuration.
+func hostOptions(cfg *config.Config, log *slog.Logger, version string, redact func(string) string) pluginhost.Options {
+	return pluginhost.Options{
+		Directory:   cfg.Plugins.Directory,
+		StateDir:    cfg.Plugins.StateDir,
+		Logger:      telemetry.HCLog(log).Named("plugin"),
+		HostVersion: version,
+		Plugins:     pluginOptions(cfg),
+		Egress:      egressPolicy(cfg),
+		Redact:      redact,
+	}
+}
+
+func pluginOptions(cfg *config.Config) map[string]pluginhost.PluginOptions {
+	all := make(map[string]pluginhost.PluginOptions, len(cfg.PluginSettings))
+	for _, p := range cfg.PluginSettings {
+		all[p.Name] = pluginhost.PluginOptions{
+			SHA256: p.SHA256, AutoMTLS: &p.AutoMTLS, User: p.User, MemoryMax: int64(p.MemoryMax), LogLevel: p.LogLevel,
+		}
+	}
+	return all
+}
+
+func egressPolicy(cfg *config.Config) *transportv1.EgressPolicy {
+	return &transportv1.EgressPolicy{AllowCidrs: cfg.Egress.AllowCIDRs, AllowHosts: cfg.Egress.AllowHosts}
+}
+
+// plugins is what config asks of the host, or of a swap that is being prepared.
+type plugins interface {
+	Describe(transport string) (*transportv1.DescribeResponse, error)
+	Validate(ctx context.Context, transport string, configJSON []byte) ([]*transportv1.Diagnostic, error)
+}
+
+// schemas makes plugins answer as config.Transports.
+type schemas struct{ plugins }
+
+// Schema returns what config {} of a transport may hold.
+func (s schemas) Schema(transport string) (*transportv1.ConfigSchema, error) {
+	described, err := s.Describe(transport)
+	if err != nil {
+		return nil, err
+	}
+	return described.GetSchema(), nil
+}
+
+// Plugins starts the plugins of a configuration, says how they are, and stops
+// them.
+func Plugins(ctx context.Context, o Options) ([]pluginhost.Status, error) {
+	o = o.withDefaults()
+	cfg, found, err := o.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if found.HasErrors() {
+		return nil, &ConfigError{found}
+	}
+	host, err := startHost(ctx, hostOptions(cfg, slog.New(slog.DiscardHandler), o.Version, nil))
+	if err != nil {
+		return nil, err
+	}
+	status := host.Transports()
+	return status, host.Stop(context.WithoutCancel(ctx))
+}
+
+func startHost(ctx context.Context, options pluginhost.Options) (*pluginhost.Host, error) {
+	host, err := pluginhost.New(options)
+	if err != nil {
+		return nil, err
+	}
+	return host, host.Start(ctx)
+}
+
+// Validate reads a configuration and asks the plugins that it names about it.
+func Validate(ctx context.Context, o Options) (config.Diagnostics, error) {
+	o = o.withDefaults()
+	cfg, found, err := o.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(cfg.Destinations) == 0 {
+		return found, nil
+	}
+	host, err := startHost(ctx, hostOptions(cfg, slog.New(slog.DiscardHandler), o.Version, nil))
+	if err != nil {
+		return found, fmt.Errorf("asking the plugins in %s: %w", filepath.Clean(cfg.Plugins.Directory), err)
+	}
+	defer func() { _ = host.Stop(context.WithoutCancel(ctx)) }() // what it left behind says nothing about the configuration
+	return found.Join(cfg.Resolve(ctx, schemas{host}, config.ResolveOptions{Strict: true})), nil
+}
+
+// secretsOf lists every secret of a resolved configuration, for redaction.
+func secretsOf(cfg *config.Config) []string {
+	all := []string{cfg.Database.URL.Reveal(), cfg.Encryption.Key.Base64()}
+	for _, key := range cfg.Encryption.PreviousKeys {
+		all = append(all, key.Base64())
+	}
+	for _, key := range cfg.APIKeys {
+		all = append(all, key.Token.Reveal())
+	}
+	for _, d := range cfg.Destinations {
+		if d.Resolved {
+			all = append(all, secret.TextsAt(d.ConfigJSON, d.SecretPaths)...)
+		}
+	}
+	return all
+}
