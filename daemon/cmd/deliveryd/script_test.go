@@ -1,0 +1,79 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/deliveryd/deliveryd/daemon/internal/pglocal/pgtest"
+)
+
+// binaries is the directory with what the scripts run: the programs as they are
+// shipped, built once for all scripts.
+var binaries string
+
+func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+
+func testMain(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "deliveryd-test-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	binaries = dir
+	for output, source := range map[string]string{
+		"deliveryd":                           ".",
+		"plugins/deliveryd-transport-webhook": "../../../plugins/webhook",
+	} {
+		build := exec.Command("go", "build", "-ldflags", "-X main.version=v1.2.3-test", "-o", filepath.Join(dir, output), source)
+		build.Stderr = os.Stderr
+		if err := build.Run(); err != nil {
+			fmt.Fprintf(os.Stderr, "building %s: %v\n", source, err)
+			return 1
+		}
+	}
+	return m.Run()
+}
+
+// TestScripts runs the program from outside: every file in testdata/script.
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			// PostgreSQL does not run as root, so it has to come through here as
+			// somebody else.
+			if err := os.Chmod(filepath.Dir(env.WorkDir), 0o711); err != nil {
+				return err
+			}
+			env.Setenv("PATH", binaries+string(os.PathListSeparator)+os.Getenv("PATH"))
+			env.Setenv("PLUGINS", filepath.Join(binaries, "plugins"))
+			env.Setenv("HOME", env.WorkDir)
+			env.Setenv("XDG_CACHE_HOME", filepath.Join(env.WorkDir, "cache"))
+			env.Setenv("ENCRYPTION_KEY", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
+			env.Setenv("DATABASE_URL", pgtest.New(t).URL)
+			env.Values[worldKey{}] = &world{
+				daemons: map[string]*process{}, receivers: map[string]*receiver{},
+				http: &http.Client{Timeout: 20 * time.Second},
+			}
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"daemon":   daemonCommand,
+			"receiver": receiverCommand,
+			"await":    awaitCommand,
+			"http":     httpCommand,
+			"freeport": freePortCommand,
+			"systemd":  systemdCommand,
+		},
+	})
+}
