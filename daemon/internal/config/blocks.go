@@ -96,7 +96,7 @@ func pluginBlock() *block {
 		func(p *Plugin) []string { return []string{p.Name} },
 		"Settings of one plugin, by the name of its transport. A plugin needs none.",
 		set("sha256", func(p *Plugin) *string { return &p.SHA256 },
-			"Digest that the binary must have, 64 hexadecimal digits. `deliveryd plugin lock` writes it.", unset("any"), check(checkSHA256)),
+			"Digest that the binary must have, 64 hexadecimal digits.", unset("any"), check(checkSHA256)),
 		set("auto_mtls", func(p *Plugin) *bool { return &p.AutoMTLS },
 			"Whether host and plugin authenticate each other with one-time certificates. Turn it off for languages without P-521."),
 		set("user", func(p *Plugin) *string { return &p.User },
@@ -110,7 +110,7 @@ func pluginBlock() *block {
 
 func httpBlock() *block {
 	return single("http", func(c *Config) *HTTP { return &c.HTTP },
-		"Listener of the API and the dashboard.",
+		"Listener of the API.",
 		set("address", func(h *HTTP) *string { return &h.Address },
 			"host:port to listen on; port 0 picks a free one.", restart(), check(checkListenAddress)),
 		set("max_body", func(h *HTTP) *Size { return &h.MaxBody },
@@ -146,7 +146,7 @@ func apiKeyBlock() *block {
 		func(c *Config) *[]*APIKey { return &c.APIKeys },
 		func(labels []string) *APIKey { return &APIKey{Name: labels[0]} },
 		func(k *APIKey) []string { return []string{k.Name} },
-		"Lets a client use the API. The name appears in the audit log.",
+		"Lets a client use the API. The name appears in the log.",
 		set("organization", func(k *APIKey) *string { return &k.Organization },
 			"The organization that the key belongs to; `\"*\"` for all, which a producer's key cannot have.", required(), check(checkOrganizationOrAll)),
 		set("role", func(k *APIKey) *Role { return &k.Role },

@@ -122,6 +122,24 @@ func (d *Destination) body() hcl.Body {
 	return d.block.Body
 }
 
+// placesIn returns where the attributes and blocks of a body are.
+func placesIn(body hcl.Body) map[string]hcl.Range {
+	native, ok := body.(*hclsyntax.Body)
+	if !ok {
+		return nil
+	}
+	places := make(map[string]hcl.Range, len(native.Attributes)+len(native.Blocks))
+	for name, attribute := range native.Attributes {
+		places[name] = attribute.SrcRange
+	}
+	for _, block := range native.Blocks {
+		if _, ok := places[block.Type]; !ok {
+			places[block.Type] = block.DefRange()
+		}
+	}
+	return places
+}
+
 func (l *loader) decodeBody(spec hcldec.Spec, s *transportv1.ConfigSchema, d *Destination) *decodedBody {
 	out := &decodedBody{failed: map[string]bool{}}
 	body := d.body()

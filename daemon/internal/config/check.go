@@ -169,7 +169,7 @@ func (l *loader) checkAll() {
 	}
 	for _, old := range c.Encryption.PreviousKeys {
 		if old.Equal(c.Encryption.Key) {
-			l.add(problemAt(c.sources[&c.Encryption.PreviousKeys], "The key is also a previous key", "previous_keys must hold other keys than key."))
+			l.add(problemAt(l.sources[&c.Encryption.PreviousKeys], "The key is also a previous key", "previous_keys must hold other keys than key."))
 		}
 	}
 	for _, entry := range c.Egress.Allow {
@@ -196,8 +196,8 @@ func topLevel(name string) string { return "\x00" + name + "\x00" }
 
 func (l *loader) checkDatabase(c *Config) {
 	block, given := l.first[topLevel("database")]
-	urlAt, url := c.sources[&c.Database.URL]
-	embeddedAt, embedded := c.sources[&c.Database.Embedded]
+	urlAt, url := l.sources[&c.Database.URL]
+	embeddedAt, embedded := l.sources[&c.Database.Embedded]
 	switch {
 	case url && embedded:
 		l.add(problemAt(embeddedAt, "Two databases", "embedded is given, and url at %s; want one of them.", rangeOf(urlAt)))
@@ -219,8 +219,8 @@ func (l *loader) checkLess(first, second any, bad bool, summary, format string, 
 	if !bad {
 		return
 	}
-	where, ok := l.config.sources[first]
-	other, both := l.config.sources[second]
+	where, ok := l.sources[first]
+	other, both := l.sources[second]
 	if !ok {
 		where = other
 	}
@@ -235,14 +235,14 @@ func (l *loader) checkAPIKeys(c *Config) {
 	owners := map[string]*APIKey{}
 	for _, key := range c.APIKeys {
 		if key.Role == RoleProducer && key.Organization == AllOrganizations {
-			l.add(problemAt(c.sources[&key.Organization], "Invalid organization", "A producer submits for one organization; name it."))
+			l.add(problemAt(l.sources[&key.Organization], "Invalid organization", "A producer submits for one organization; name it."))
 		}
 		if key.Token.IsZero() {
 			continue
 		}
 		if other, ok := owners[key.Token.Reveal()]; ok {
-			l.add(problemAt(cmp.Or(c.sources[&key.Token], c.sources[key]), "A token is given twice",
-				"api_key %q at %s has the same token; a request must name one key.", other.Name, rangeOf(c.sources[&other.Token])))
+			l.add(problemAt(cmp.Or(l.sources[&key.Token], l.sources[key]), "A token is given twice",
+				"api_key %q at %s has the same token; a request must name one key.", other.Name, rangeOf(l.sources[&other.Token])))
 			continue
 		}
 		owners[key.Token.Reveal()] = key
@@ -260,7 +260,7 @@ func (l *loader) finishSettings() {
 		d.Own = d.Settings.Merge(destination.Settings{})
 		d.Settings = complete(d.Settings, c.Defaults)
 		if defaultsOK { // else each destination would repeat what is wrong there
-			l.checkSettings(own, d, &d.Settings, c.sources[d])
+			l.checkSettings(own, d, &d.Settings, l.sources[d])
 		}
 	}
 }
@@ -287,7 +287,7 @@ func (l *loader) checkSettings(spec *block, value any, settings *destination.Set
 	spec.walk(value, nil, func(path []string, a *attribute, pointer any) {
 		field := strings.Join(append(path[:len(path):len(path)], a.jsonName()), ".")
 		names[field] = strings.Join(append(path[:len(path):len(path)], a.name), ".")
-		if where, ok := l.config.sources[pointer]; ok {
+		if where, ok := l.sources[pointer]; ok {
 			ranges[field] = where
 		}
 	})

@@ -48,10 +48,12 @@ type Config struct {
 	// Destinations holds the destination blocks in file order. Defaults to none.
 	Destinations []*Destination
 
-	// sources says where a setting was given, by the pointer to it.
-	sources map[any]hcl.Range
-	loader  *loader
+	inner *inner
 }
+
+// inner keeps the loader, which knows clear text, two pointers away from a
+// Config: fmt looks into what is behind one pointer when a verb is wrong.
+type inner struct{ loader *loader }
 
 // Database says where the data is: either URL or Embedded is set.
 type Database struct {
@@ -268,7 +270,10 @@ type Destination struct {
 	SecretPaths []string
 
 	place hcl.Range  // of the block
-	block *hcl.Block // config {}, nil when there is none
+	block *hcl.Block // config {}, nil when there is none, and when it is resolved
+	// places say where the attributes and blocks of config {} are, once it is
+	// resolved: its syntax tree takes some hundred times as much memory.
+	places map[string]hcl.Range
 }
 
 // String returns `organization/label`.

@@ -77,7 +77,7 @@ func (l *loader) decodeBlocks(spec *block, blocks hcl.Blocks, parent any, path s
 		if sourced, ok := value.(interface{ setSource(hcl.Range) }); ok {
 			sourced.setSource(one.DefRange)
 		}
-		l.config.sources[value] = one.DefRange
+		l.sources[value] = one.DefRange
 		l.decodeBlock(nested, one, value, name)
 	}
 }
@@ -114,7 +114,7 @@ func (l *loader) decodeBlock(spec *block, b *hcl.Block, value any, path string) 
 // decodeAttribute decodes one attribute into the setting of block's value.
 func (l *loader) decodeAttribute(a *attribute, given *hcl.Attribute, block any, ctx *hcl.EvalContext) {
 	pointer := a.at(block)
-	l.config.sources[pointer] = given.Range
+	l.sources[pointer] = given.Range
 	if l.brokenAt(given.Range) {
 		return // what is left of it after a syntax error says nothing
 	}
@@ -131,7 +131,7 @@ func (l *loader) decodeAttribute(a *attribute, given *hcl.Attribute, block any, 
 		return
 	}
 	if value.IsNull() {
-		delete(l.config.sources, pointer)
+		delete(l.sources, pointer)
 		if a.required {
 			l.add(problemAt(where, "Missing value", "%s is required; it must not be null.", a.name))
 		}

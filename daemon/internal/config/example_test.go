@@ -67,7 +67,7 @@ func TestExampleLoadsWithWhatIsCommentedOut(t *testing.T) {
 	}
 	var missing []string
 	root().walk(c, nil, func(path []string, a *attribute, pointer any) {
-		_, given := c.sources[pointer]
+		_, given := c.inner.loader.sources[pointer]
 		if excluded := pointer == any(&c.Database.URL); !given && !excluded {
 			missing = append(missing, dotted(path, a))
 		}

@@ -65,7 +65,7 @@ func standardFunctions() map[string]function.Function {
 		"formatlist": stdlib.FormatListFunc, "join": stdlib.JoinFunc, "split": stdlib.SplitFunc, "replace": stdlib.ReplaceFunc,
 		"regex": stdlib.RegexFunc, "regexreplace": stdlib.RegexReplaceFunc, "substr": stdlib.SubstrFunc, "strlen": stdlib.StrlenFunc,
 		"trim": stdlib.TrimFunc, "trimspace": stdlib.TrimSpaceFunc, "trimprefix": stdlib.TrimPrefixFunc, "trimsuffix": stdlib.TrimSuffixFunc,
-		"chomp": stdlib.ChompFunc,
+		"chomp":  stdlib.ChompFunc,
 		"concat": stdlib.ConcatFunc, "merge": stdlib.MergeFunc, "keys": stdlib.KeysFunc, "values": stdlib.ValuesFunc,
 		"length": stdlib.LengthFunc, "lookup": stdlib.LookupFunc, "contains": stdlib.ContainsFunc, "coalesce": stdlib.CoalesceFunc,
 		"compact": stdlib.CompactFunc, "distinct": stdlib.DistinctFunc, "element": stdlib.ElementFunc, "flatten": stdlib.FlattenFunc,
@@ -172,7 +172,7 @@ func (l *loader) secretValue(text, origin string) (cty.Value, error) {
 func (l *loader) readFile(path string) (string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if content, ok := l.private.files[path]; ok {
+	if content, ok := l.contents[path]; ok {
 		return content, nil
 	}
 	file, err := os.Open(path)
@@ -193,7 +193,7 @@ func (l *loader) readFile(path string) (string, error) {
 	if len(content) > maxFileSize {
 		return "", fmt.Errorf("%s is larger than %s", path, Size(maxFileSize))
 	}
-	l.private.files[path] = string(content)
+	l.contents[path] = string(content)
 	return string(content), nil
 }
 
@@ -206,7 +206,7 @@ func (l *loader) nonsensitiveFunction() function.Function {
 			value, _ := args[0].UnmarkDeep()
 			if value.Type() == cty.String && !value.IsNull() {
 				l.mu.Lock()
-				l.private.public[value.AsString()] = true
+				l.public[value.AsString()] = true
 				l.mu.Unlock()
 			}
 			return value, nil

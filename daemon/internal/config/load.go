@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -161,21 +162,20 @@ type loader struct {
 
 	config *Config
 	diags  hcl.Diagnostics
+	heads  map[string][]head // of the top-level blocks, by file
 	// first says where a block that may occur once, or a name, was first seen.
 	first map[string]hcl.Range
 	known knownNames
 
-	mu      sync.Mutex // guards contexts and private: Resolve evaluates concurrently
-	private *private
-}
+	// sources says where a setting was given, by the pointer to it.
+	sources map[any]hcl.Range
 
-// private holds clear text. It is behind a pointer of its own because fmt
-// looks into the struct behind one pointer (with a wrong verb), but no deeper.
-type private struct {
 	variables map[string]cty.Value
-	secrets   map[string]bool
-	public    map[string]bool // what nonsensitive() was given
-	files     map[string]string
+
+	mu       sync.Mutex // guards what follows and contexts: Resolve evaluates concurrently
+	secrets  map[string]bool
+	public   map[string]bool   // what nonsensitive() was given
+	contents map[string]string // what file() has read
 }
 
 func newLoader(options Options) *loader {
@@ -184,14 +184,12 @@ func newLoader(options Options) *loader {
 	}
 	l := &loader{
 		options: options, broken: map[string]bool{}, files: map[string]*hcl.File{}, contexts: map[string]*hcl.EvalContext{},
-		locals: map[string]*local{}, first: map[string]hcl.Range{}, known: newKnownNames(),
-		private: &private{
-			variables: map[string]cty.Value{}, secrets: map[string]bool{}, public: map[string]bool{}, files: map[string]string{},
-		},
+		locals: map[string]*local{}, first: map[string]hcl.Range{}, heads: map[string][]head{}, known: newKnownNames(),
+		sources: map[any]hcl.Range{}, variables: map[string]cty.Value{}, secrets: map[string]bool{}, public: map[string]bool{},
+		contents: map[string]string{},
 	}
 	l.config = newConfig(options.LookupEnv)
-	l.config.sources = map[any]hcl.Range{}
-	l.config.loader = l
+	l.config.inner = &inner{l}
 	return l
 }
 
@@ -205,9 +203,7 @@ func parse(sources []Source, options Options, found hcl.Diagnostics) (*Config, D
 			l.add(problem("Two sources have one name", "The name is %q.", source.Name))
 			continue
 		}
-		if body := l.parseSource(source); body != nil {
-			bodies = append(bodies, body)
-		}
+		bodies = append(bodies, l.parseSource(source)...)
 	}
 	l.decodeFiles(bodies)
 	l.finishSettings()
@@ -217,7 +213,8 @@ func parse(sources []Source, options Options, found hcl.Diagnostics) (*Config, D
 
 func (l *loader) add(found ...*hcl.Diagnostic) { l.diags = append(l.diags, found...) }
 
-func (l *loader) parseSource(source Source) *hclsyntax.Body {
+// parseSource returns the content of a source, in pieces if it is large.
+func (l *loader) parseSource(source Source) []*hclsyntax.Body {
 	l.names = append(l.names, source.Name)
 	if at, found := tooDeep(source); found {
 		l.refuse(source, problemAt(at, "Expression too deep", "Brackets and operators are nested more than %d deep here.", maxDepth))
@@ -227,16 +224,55 @@ func (l *loader) parseSource(source Source) *hclsyntax.Body {
 		l.refuse(source, problemAt(at, "Number too large", "Its exponent may be %d at most.", maxExponent))
 		return nil
 	}
-	file, diags := hclsyntax.ParseConfig(source.Bytes, source.Name, hcl.InitialPos)
-	l.files[source.Name] = file
+	l.files[source.Name] = &hcl.File{Bytes: source.Bytes}
+	bodies, diags := parsePieces(source)
+	if diags.HasErrors() {
+		var file *hcl.File
+		file, diags = hclsyntax.ParseConfig(source.Bytes, source.Name, hcl.InitialPos)
+		body, _ := file.Body.(*hclsyntax.Body)
+		bodies = []*hclsyntax.Body{body}
+	}
 	l.add(diags...)
 	if diags.HasErrors() {
-		l.incomplete = true
-		l.broken[source.Name] = true
+		l.incomplete, l.broken[source.Name] = true, true
 		l.syntax = append(l.syntax, diags...)
 	}
-	body, _ := file.Body.(*hclsyntax.Body)
-	return body
+	for _, body := range bodies {
+		l.addHeads(source.Name, body)
+	}
+	return bodies
+}
+
+// pieceSize is from where on a source is parsed in pieces. HCL keeps all tokens
+// of what it parses, over 100 bytes for each byte of the source: at once, ten
+// thousand destinations would take half a gigabyte.
+const pieceSize = 256 << 10
+
+// parsePieces parses a source piece by piece, cut where a top-level block seems
+// to end. A cut in the wrong place (in a heredoc, in a comment) leaves something
+// unclosed before it, and so is an error.
+func parsePieces(source Source) ([]*hclsyntax.Body, hcl.Diagnostics) {
+	var bodies []*hclsyntax.Body
+	var all hcl.Diagnostics
+	start := hcl.InitialPos
+	for rest := source.Bytes; ; {
+		piece := rest
+		if len(rest) > pieceSize {
+			if end := bytes.Index(rest[pieceSize:], []byte("\n}\n")); end >= 0 {
+				piece = rest[:pieceSize+end+len("\n}\n")]
+			}
+		}
+		file, diags := hclsyntax.ParseConfig(piece, source.Name, start)
+		all = append(all, diags...)
+		if body, ok := file.Body.(*hclsyntax.Body); ok {
+			bodies = append(bodies, body)
+		}
+		if rest = rest[len(piece):]; len(rest) == 0 || diags.HasErrors() {
+			return bodies, all
+		}
+		start.Byte += len(piece)
+		start.Line += bytes.Count(piece, []byte("\n"))
+	}
 }
 
 // refuse notes a source that must not be parsed.
@@ -254,7 +290,7 @@ func (l *loader) context(file string) *hcl.EvalContext {
 	if ctx, ok := l.contexts[dir]; ok {
 		return ctx
 	}
-	ctx := &hcl.EvalContext{Variables: l.private.variables, Functions: l.functions(dir)}
+	ctx := &hcl.EvalContext{Variables: l.variables, Functions: l.functions(dir)}
 	l.contexts[dir] = ctx
 	return ctx
 }

@@ -446,3 +446,37 @@ func TestParseQuantities(t *testing.T) {
 		}
 	}
 }
+
+// What looks like the end of a block at the place of a cut, and is none.
+func TestLargeSourcesAreCutRightly(t *testing.T) {
+	t.Parallel()
+	filler := strings.Repeat("# a line that fills the first piece of the source\n", 2*pieceSize/50)
+	for name, test := range map[string]struct{ text, want string }{
+		"heredoc":           {filler + "destination \"o\" \"l\" {\n  type = \"x\"\n  description = <<EOT\n{\n}\nEOT\n}\n", ""},
+		"comment":           {"/*\n" + filler + "\n}\n*/\n" + "http {}\n", ""},
+		"nested":            {filler + "defaults {\nretry {\nmax = 3\n}\n}\n", ""},
+		"error at the end":  {filler + "http {\n}\nhtpp {\n}\n", "Unsupported block type"},
+		"syntax at the end": {filler + "http {\n}\nhttp = = 1\n", "Invalid expression"},
+		"windows":           {strings.ReplaceAll(filler+"http {\n}\nlog {\n}\n", "\n", "\r\n"), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			text := base + test.text + filler + "log {\n  level = \"x\"\n}\n"
+			if name == "windows" {
+				text = base + test.text
+			}
+			_, diags := parseText(text)
+			line := strings.Count(text, "\n") - 1
+			if name != "windows" {
+				last := len(diags) - 1
+				if last < 0 || !strings.Contains(diags[last].Summary, "Invalid level") || diags[last].Range.StartLine != line || diags[last].Snippet != `  level = "x"` {
+					t.Fatalf("%v", diags)
+				}
+				diags = diags[:last]
+			}
+			if test.want == "" && len(diags) > 0 || test.want != "" && !slices.ContainsFunc(diags, func(d Diagnostic) bool { return d.Summary == test.want }) {
+				t.Errorf("%v", diags)
+			}
+		})
+	}
+}

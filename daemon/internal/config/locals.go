@@ -55,7 +55,7 @@ func (l *loader) evaluateLocals() {
 	for _, name := range slices.Sorted(maps.Keys(l.locals)) {
 		values[name] = l.evaluateLocal(name)
 	}
-	l.private.variables["local"] = cty.ObjectVal(values)
+	l.variables["local"] = cty.ObjectVal(values)
 }
 
 // evaluateLocal returns the value of a local; it is unknown when there is a

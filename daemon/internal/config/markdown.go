@@ -42,7 +42,7 @@ func Markdown(w io.Writer) error {
 
 const preamble = `# Configuration
 
-<!-- Written by "deliveryd config docs"; do not edit. -->
+<!-- Written by "make generate"; do not edit. -->
 
 The configuration is HCL in native syntax: one file, several, or directories, whose *.hcl files are read in the order
 of their names (` + "`deliveryd run --config PATH`" + `, repeatable). All files together are one configuration; a block that may
@@ -54,7 +54,7 @@ be given once may be in any of them. [delivery.hcl.example](../delivery.hcl.exam
 - ` + "`env(\"NAME\")`" + ` and ` + "`file(\"PATH\")`" + ` give secrets: what is made from them may only go into settings marked *secret* and
   into ` + "`config {}`" + ` of a destination, is encrypted at rest and never shown. For something that may be shown, write
   ` + "`nonsensitive(env(\"NAME\"))`" + `. ` + "`env(\"NAME\", \"other\")`" + ` uses the other when the variable is not set.
-- ` + "`deliveryd config validate`" + ` finds every mistake; ` + "`deliveryd config show`" + ` prints what is in effect and where it comes from.
+- ` + "`deliveryd config validate`" + ` finds every mistake and asks the plugins as well.
 - SIGHUP or ` + "`deliveryd reload`" + ` reads everything again: all of it takes effect, or nothing. Settings marked *restart* take
   effect when the daemon starts again; the reload names them.
 

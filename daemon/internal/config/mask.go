@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -31,9 +32,9 @@ var userInfo = regexp.MustCompile(`://[^/?#\s"@:]*:([^\s"]+)@`)
 func (l *loader) redactor() *secret.Redactor {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	secrets := make([]string, 0, len(l.private.secrets))
-	for text := range l.private.secrets {
-		if !l.private.public[text] {
+	secrets := make([]string, 0, len(l.secrets))
+	for text := range l.secrets {
+		if !l.public[text] {
 			secrets = append(secrets, text)
 		}
 	}
@@ -47,7 +48,7 @@ func (l *loader) keepSecret(text string) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.private.secrets[text] = true
+	l.secrets[text] = true
 }
 
 // knownNames are the names of blocks, and of attributes that may be shown.
@@ -115,7 +116,7 @@ func (l *loader) maskedFile(done map[string]*hcl.File, redactor *secret.Redactor
 	if original == nil {
 		return nil
 	}
-	file := &hcl.File{Body: original.Body, Nav: navigation{original.Nav, l.known}, Bytes: redactor.Mask(original.Bytes)}
+	file := &hcl.File{Nav: navigation{l.heads[name], l.known}, Bytes: redactor.Mask(original.Bytes)}
 	maskTokens(original.Bytes, file.Bytes, l.known)
 	if l.broken[name] {
 		maskLines(original.Bytes, file.Bytes, l.known)
@@ -124,26 +125,43 @@ func (l *loader) maskedFile(done map[string]*hcl.File, redactor *secret.Redactor
 	return file
 }
 
-// navigation tells HCL's writer in which block a place is.
+// head is where a top-level block is, and how it begins.
+type head struct {
+	start, end int
+	name       string
+	labels     []string
+}
+
+func (l *loader) addHeads(file string, body *hclsyntax.Body) {
+	for _, b := range body.Blocks {
+		l.heads[file] = append(l.heads[file], head{b.TypeRange.Start.Byte, b.CloseBraceRange.End.Byte, b.Type, b.Labels})
+	}
+}
+
+// navigation tells HCL's writer in which block a place is. HCL's own would keep
+// the whole syntax tree in memory.
 type navigation struct {
-	file  any
+	heads []head
 	known knownNames
 }
 
-// ContextString returns the head of the block around offset. Labels that the
-// block should not have are left out: they may be misplaced values.
+// ContextString returns the head of the top-level block around offset. Labels
+// that the block should not have are left out: they may be misplaced values.
 func (n navigation) ContextString(offset int) string {
-	file, ok := n.file.(interface{ ContextString(int) string })
-	if !ok {
+	i := slices.IndexFunc(n.heads, func(h head) bool { return h.start <= offset && offset < h.end })
+	if i < 0 {
 		return ""
 	}
-	text := file.ContextString(offset)
-	name, _, _ := strings.Cut(text, " ")
-	switch labels, known := n.known.blocks[name]; {
+	h := n.heads[i]
+	switch labels, known := n.known.blocks[h.name]; {
 	case !known:
 		return ""
-	case strings.Count(text, `"`) != 2*labels:
-		return name
+	case len(h.labels) != labels:
+		return h.name
+	}
+	text := h.name
+	for _, label := range h.labels {
+		text += " " + strconv.Quote(label)
 	}
 	return text
 }

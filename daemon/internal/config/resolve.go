@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"runtime"
@@ -46,11 +47,14 @@ const (
 // plugin, fills in the plugin's defaults and asks the plugin. Destinations that
 // are right get Resolved, ConfigJSON and SecretPaths. What the plugin says
 // about an attribute is reported at the attribute's place in the file.
+//
+// It may be called again, when a plugin has come: destinations that are
+// resolved stay as they are.
 func (c *Config) Resolve(ctx context.Context, transports Transports, options ResolveOptions) Diagnostics {
-	r := &resolver{loader: c.loader, transports: transports, strict: options.Strict, plugins: map[string]*plugin{}}
+	r := &resolver{loader: c.inner.loader, transports: transports, strict: options.Strict, plugins: map[string]*plugin{}}
 	for _, d := range c.Destinations {
-		if d.Type != "" { // else reported by Load
-			r.plugin(d.Type).users = append(r.plugin(d.Type).users, d)
+		if d.Type != "" && !d.Resolved { // no type has been reported by Load
+			r.plugin(d.Type)
 		}
 	}
 	// Each destination costs its plugin a call: some at once, to hide the
@@ -59,7 +63,7 @@ func (c *Config) Resolve(ctx context.Context, transports Transports, options Res
 	group.SetLimit(2 * runtime.GOMAXPROCS(0))
 	results := make([]hcl.Diagnostics, len(c.Destinations))
 	for i, d := range c.Destinations {
-		if d.Type == "" || r.plugin(d.Type).err != nil {
+		if d.Type == "" || d.Resolved || r.plugin(d.Type).err != nil {
 			continue
 		}
 		group.Go(func() error {
@@ -72,7 +76,7 @@ func (c *Config) Resolve(ctx context.Context, transports Transports, options Res
 	for _, one := range results {
 		found = append(found, one...)
 	}
-	return c.loader.export(found)
+	return c.inner.loader.export(found)
 }
 
 // resolver resolves the destinations of one configuration.
@@ -89,17 +93,17 @@ type plugin struct {
 	schema *transportv1.ConfigSchema
 	spec   hcldec.Spec
 	err    error
-	users  []*Destination
 
 	mu     sync.Mutex
 	broken error // the first failure to answer Validate
+	failed map[*Destination]bool
 }
 
 func (r *resolver) plugin(name string) *plugin {
 	if p, ok := r.plugins[name]; ok {
 		return p
 	}
-	p := &plugin{name: name}
+	p := &plugin{name: name, failed: map[*Destination]bool{}}
 	r.plugins[name] = p
 	if p.schema, p.err = r.transports.Schema(name); p.err == nil {
 		r.loader.known.addSchema(p.schema)
@@ -108,23 +112,26 @@ func (r *resolver) plugin(name string) *plugin {
 	return p
 }
 
-// unusable reports each plugin that cannot be used once, at its first user.
+// unusable reports each plugin that cannot be used once, at the first
+// destination that waits for it.
 func (r *resolver) unusable() hcl.Diagnostics {
-	var found hcl.Diagnostics
+	waiting := map[*plugin][]*Destination{}
+	var order []*plugin
 	for _, d := range r.loader.config.Destinations {
 		p := r.plugins[d.Type]
-		if p == nil || p.users[0] != d {
+		if p == nil || p.err == nil && !p.failed[d] {
 			continue
 		}
-		err := p.err
-		if err == nil {
-			err = p.broken
+		if waiting[p] == nil {
+			order = append(order, p)
 		}
-		if err == nil {
-			continue
-		}
-		where := r.loader.config.sources[&d.Type]
-		one := problemAt(where, fmt.Sprintf("Transport %q cannot be used", p.name), "%s Waiting for it: %s.", sentence(cleanError(err)), userList(p.users))
+		waiting[p] = append(waiting[p], d)
+	}
+	var found hcl.Diagnostics
+	for _, p := range order {
+		where := r.loader.sources[&waiting[p][0].Type]
+		one := problemAt(where, fmt.Sprintf("Transport %q cannot be used", p.name), "%s Waiting for it: %s.",
+			sentence(cleanError(cmp.Or(p.err, p.broken))), userList(waiting[p]))
 		if !r.strict {
 			one.Severity = hcl.DiagWarning
 		}
@@ -182,7 +189,7 @@ func (r *resolver) decode(ctx context.Context, p *plugin, d *Destination) hcl.Di
 	}
 	said, err := r.transports.Validate(ctx, p.name, filled)
 	if err != nil {
-		p.fail(err)
+		p.fail(d, err)
 		return found
 	}
 	if len(said) > maxPluginDiagnostics {
@@ -198,12 +205,14 @@ func (r *resolver) decode(ctx context.Context, p *plugin, d *Destination) hcl.Di
 		return found
 	}
 	d.Resolved, d.ConfigJSON, d.SecretPaths = true, filled, compact(paths)
+	d.places, d.block = placesIn(d.body()), nil
 	return found
 }
 
-func (p *plugin) fail(err error) {
+func (p *plugin) fail(d *Destination, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.failed[d] = true
 	if p.broken == nil {
 		p.broken = fmt.Errorf("validating a configuration: %w", err)
 	}

@@ -264,6 +264,33 @@ func TestMissingPluginDoesNotStopOthers(t *testing.T) {
 	}
 }
 
+func TestBrokenForOneDestination(t *testing.T) {
+	t.Parallel()
+	text := func(label string) string {
+		return "destination \"acme\" \"" + label + "\" {\n  type = \"hook\"\n  config { url = \"https://" + label + ".example\" }\n}\n"
+	}
+	c, diags := parseText(base + text("good") + text("bad"))
+	if len(diags) > 0 {
+		t.Fatal(diags)
+	}
+	transports := newTransports(t)
+	transports.validate = func(configJSON []byte) ([]*transportv1.Diagnostic, error) {
+		if bytes.Contains(configJSON, []byte("bad")) {
+			return nil, context.DeadlineExceeded
+		}
+		return nil, nil
+	}
+	diags = c.Resolve(t.Context(), transports, ResolveOptions{})
+	if len(diags) != 1 || diags[0].Range.StartLine != 8 || !strings.Contains(diags[0].Detail, "Waiting for it: acme/bad.") || !c.Destinations[0].Resolved || c.Destinations[1].Resolved {
+		t.Errorf("%v", diags)
+	}
+	// Again, when the plugin answers: only what is missing.
+	transports.validate, transports.seen = nil, nil
+	if diags = c.Resolve(t.Context(), transports, ResolveOptions{}); len(diags) > 0 || len(transports.seen) != 1 || !c.Destinations[1].Resolved {
+		t.Errorf("%v, asked %d times", diags, len(transports.seen))
+	}
+}
+
 func TestHostileSchema(t *testing.T) {
 	t.Parallel()
 	deep := &transportv1.ConfigSchema{}

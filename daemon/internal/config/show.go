@@ -18,14 +18,12 @@ import (
 
 	"github.com/deliveryd/deliveryd/daemon/internal/secret"
 	"github.com/deliveryd/deliveryd/daemon/internal/setting"
-	"github.com/deliveryd/deliveryd/sdk/schema"
-	"github.com/deliveryd/deliveryd/sdk/schema/schemahcl"
 )
 
 // Redactor returns a redactor for every secret that the configuration holds:
 // what came from env() and file(), and the values of secret settings, those of
 // plugins once they are resolved. The daemon's log should use it.
-func (c *Config) Redactor() *secret.Redactor { return c.loader.redactor() }
+func (c *Config) Redactor() *secret.Redactor { return c.inner.loader.redactor() }
 
 // Setting is one setting of the effective configuration, as people may see it.
 type Setting struct {
@@ -70,7 +68,7 @@ func group(s Setting) string {
 // sourceOf says where a setting was given; what a destination inherits was
 // given in the defaults block.
 func (c *Config) sourceOf(path []string, a *attribute, pointer any) string {
-	if where, ok := c.sources[pointer]; ok {
+	if where, ok := c.inner.loader.sources[pointer]; ok {
 		return rangeOf(where).String()
 	}
 	if path[0] != "destination" {
@@ -79,7 +77,7 @@ func (c *Config) sourceOf(path []string, a *attribute, pointer any) string {
 	source := ""
 	want := strings.Join(append(path[3:len(path):len(path)], a.name), ".")
 	defaultsBlock().walk(&c.Defaults, nil, func(path []string, b *attribute, inherited any) {
-		if where, ok := c.sources[inherited]; ok && dotted(path, b) == want {
+		if where, ok := c.inner.loader.sources[inherited]; ok && dotted(path, b) == want {
 			source = rangeOf(where).String()
 		}
 	})
@@ -107,7 +105,7 @@ func (c *Config) pluginSettings(d *Destination) []Setting {
 	var all []Setting
 	for _, name := range slices.Sorted(maps.Keys(object)) {
 		source := ""
-		if where := schemahcl.RangeOf(d.body(), schema.At(name)); where != d.body().MissingItemRange() {
+		if where, ok := d.places[name]; ok {
 			source = rangeOf(where).String()
 		}
 		all = append(all, Setting{Path: append(path[:4:4], name), Value: hclOfJSON(object[name]), Source: source})

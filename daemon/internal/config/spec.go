@@ -17,7 +17,6 @@ type block struct {
 	name       string
 	labels     []string
 	doc        string
-	example    string
 	attributes []attribute
 	blocks     []*block
 	// plugin is set on config {}, whose content belongs to a plugin.
