@@ -109,6 +109,14 @@ func (w *webhook) tryTLS(ctx context.Context, conn net.Conn) (string, error) {
 	if config.ServerName == "" {
 		config.ServerName = w.url.Hostname()
 	}
+	asked := false
+	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		asked = true
+		if len(config.Certificates) > 0 {
+			return &config.Certificates[0], nil
+		}
+		return &tls.Certificate{}, nil
+	}
 	secured := tls.Client(conn, config)
 	if err := secured.HandshakeContext(ctx); err != nil {
 		if e := (*transport.Error)(nil); errors.As(transport.Network(err), &e) {
@@ -116,8 +124,11 @@ func (w *webhook) tryTLS(ctx context.Context, conn net.Conn) (string, error) {
 		}
 		return "", transport.Unavailable(err, transport.WithCode("tls.failed"))
 	}
-	state := secured.ConnectionState()
-	return certificateDetail(state, time.Now()), nil
+	detail := certificateDetail(secured.ConnectionState(), time.Now())
+	if asked && len(config.Certificates) == 0 {
+		detail = "WARNING: the server asks for a client certificate and none is configured. " + detail
+	}
+	return detail, nil
 }
 
 func certificateDetail(state tls.ConnectionState, now time.Time) string {

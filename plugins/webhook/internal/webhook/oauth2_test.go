@@ -90,16 +90,15 @@ func TestTokenIsRenewedBeforeItsEnd(t *testing.T) {
 	hook := oauthHook(t, i, guarded(t, func(string) bool { return true }))
 	now := time.Now()
 	hook.tokens.now = func() time.Time { return now }
-	for after, want := range map[time.Duration]int32{0: 1, 3569 * time.Second: 1} {
-		now = now.Add(after)
-		if _, err := hook.tokens.get(t.Context()); err != nil || i.issued.Load() != want {
-			t.Errorf("after %s: %d tokens, %v; want %d", after, i.issued.Load(), err, want)
+	issued := now
+	for _, step := range []struct {
+		after time.Duration
+		want  string
+	}{{0, "token-1"}, {3569 * time.Second, "token-1"}, {3571 * time.Second, "token-2"}} { // 30 s before its end
+		now = issued.Add(step.after)
+		if token, err := hook.tokens.get(t.Context()); err != nil || token != step.want {
+			t.Errorf("after %s: %q, %v; want %q", step.after, token, err, step.want)
 		}
-		now = now.Add(-after)
-	}
-	now = now.Add(3571 * time.Second)
-	if token, err := hook.tokens.get(t.Context()); err != nil || token != "token-2" {
-		t.Errorf("30 s before its end: %q, %v; want a new token", token, err)
 	}
 }
 

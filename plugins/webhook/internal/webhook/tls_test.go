@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"math/big"
 	"net"
 	"net/http/httptest"
@@ -163,8 +164,20 @@ func TestClientCertificate(t *testing.T) {
 		}
 		<-requests
 		_, err := opened(t, loopback(t), Config{URL: url, Secret: testSecret, HTTP2: http2, TLS: &TLS{CA: a.pem}}).Deliver(t.Context(), event("msg_1"))
-		if class, code := classOf(err); class != transport.ClassAuth || code != "tls.client_certificate" {
-			t.Errorf("without a client certificate: %v: %s %s", err, class, code)
+		if err == nil {
+			t.Error("delivered without the client certificate")
+		}
+	}
+	// The server says so only after the handshake, and a connection that it has
+	// closed may break before its alert is read: the test of the connection warns.
+	steps := opened(t, loopback(t), Config{URL: url, Secret: testSecret, TLS: &TLS{CA: a.pem}}).TestConnection(t.Context(), false)
+	if len(steps) < 3 || !strings.Contains(steps[2].Detail, "WARNING: the server asks for a client certificate") || steps[len(steps)-1].Err == nil {
+		t.Errorf("%+v", steps)
+	}
+	for alert, want := range map[string]transport.Class{"tls: certificate required": transport.ClassAuth, "tls: bad certificate": transport.ClassAuth, "tls: access denied": transport.ClassAuth, "tls: internal error": transport.ClassUnknownOutcome} {
+		class, _ := classOf(failed(&net.OpError{Op: "remote error", Err: errors.New(alert)}, true, false))
+		if class != want {
+			t.Errorf("%s: %s, want %s", alert, class, want)
 		}
 	}
 }

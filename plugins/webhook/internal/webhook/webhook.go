@@ -213,6 +213,11 @@ func failed(err error, sent, ended bool) error {
 	if e := (*transport.Error)(nil); errors.As(classified, &e) {
 		return classified
 	}
+	if strings.Contains(err.Error(), "client conn could not be established") {
+		// What net/http says, by a type that it does not export, when a server
+		// ends an HTTP/2 connection before its first frame; the reason is lost.
+		return transport.Unavailable(err, transport.WithCode("http2.not_established"))
+	}
 	return transport.Transient(fmt.Errorf("cut while the request was sent: %w", err), transport.WithCode("http.cut"))
 }
 
