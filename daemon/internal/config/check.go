@@ -63,7 +63,7 @@ func checkTransport(name string) error {
 
 func checkSHA256(digest string) error {
 	if !sha256Digest.MatchString(digest) {
-		return errors.New("it must be 64 hexadecimal digits; `deliveryd plugin lock` writes them, `sha256sum` prints them")
+		return errors.New("it must be 64 hexadecimal digits, as `sha256sum` prints them")
 	}
 	return nil
 }

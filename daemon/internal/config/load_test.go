@@ -450,7 +450,7 @@ func TestParseQuantities(t *testing.T) {
 // What looks like the end of a block at the place of a cut, and is none.
 func TestLargeSourcesAreCutRightly(t *testing.T) {
 	t.Parallel()
-	filler := strings.Repeat("# a line that fills the first piece of the source\n", 2*pieceSize/50)
+	filler := strings.Repeat("# a line that fills the first piece of the source\n", pieceSize*6/5/50)
 	for name, test := range map[string]struct{ text, want string }{
 		"heredoc":           {filler + "destination \"o\" \"l\" {\n  type = \"x\"\n  description = <<EOT\n{\n}\nEOT\n}\n", ""},
 		"comment":           {"/*\n" + filler + "\n}\n*/\n" + "http {}\n", ""},

@@ -46,7 +46,31 @@ const preamble = `# Configuration
 
 The configuration is HCL in native syntax: one file, several, or directories, whose *.hcl files are read in the order
 of their names (` + "`deliveryd run --config PATH`" + `, repeatable). All files together are one configuration; a block that may
-be given once may be in any of them. [delivery.hcl.example](../delivery.hcl.example) shows every setting.
+be given once may be in any of them. [delivery.hcl.example](../delivery.hcl.example) shows every setting. The least that delivers something:
+
+` + "```hcl" + `
+database {
+  url = env("DATABASE_URL")
+}
+
+encryption {
+  key = env("DELIVERYD_KEY") # openssl rand -base64 32
+}
+
+api_key "acme-producer" {
+  organization = "acme"
+  role         = "producer"
+  token        = env("ACME_TOKEN")
+}
+
+destination "acme" "billing" {
+  type = "webhook"
+  config {
+    url    = "https://billing.example/hooks"
+    secret = env("BILLING_SECRET")
+  }
+}
+` + "```" + `
 
 - Durations are text with a unit: ` + "`\"500ms\"`, `\"30s\"`, `\"5m\"`, `\"72h\"`, `\"7d\"`" + `. Sizes too: ` + "`\"64KiB\"`, `\"10MiB\"`, `\"10MB\"`" + `.
 - A relative path is relative to the directory of the file that it is written in.

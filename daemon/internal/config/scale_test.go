@@ -51,7 +51,7 @@ func loadLarge(tb testing.TB, text string) *Config {
 // and redacted grows with it.
 func TestLargeConfigurationWithMistakes(t *testing.T) {
 	t.Parallel()
-	text := strings.Replace(large(2000), "max = 8", "max = \"x\"", 50) + "broken = {"
+	text := strings.Replace(large(500), "max = 8", "max = \"x\"", 50) + "broken = {"
 	_, diags := parseText(text)
 	if len(diags) < 51 {
 		t.Errorf("%d findings", len(diags))

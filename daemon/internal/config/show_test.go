@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/deliveryd/deliveryd/daemon/internal/secret"
 )
 
 func loadGood(t *testing.T, text string) *Config {
@@ -135,6 +137,40 @@ func TestSnippets(t *testing.T) {
 	want := []Source{{"r.md:3", []byte("http {}\n")}, {"r.md:9", []byte("log {}\n")}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// The configurations that the documentation shows must load: a reader copies them.
+func TestSnippetsInTheDocumentation(t *testing.T) {
+	t.Parallel()
+	pages, err := filepath.Glob("../../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := Options{Embedded: "data", EncryptionKey: secret.NewKey(), LookupEnv: func(name string) (string, bool) {
+		switch {
+		case strings.Contains(name, "DATABASE"):
+			return "postgres://u:p@h/d", true
+		case strings.HasSuffix(name, "_KEY"):
+			return testKey, true
+		}
+		return "a-value-for-" + name, true
+	}}
+	found := 0
+	for _, page := range append(pages, "../../../README.md") {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, snippet := range Snippets(page, text) {
+			found++
+			if _, diags := Parse([]Source{snippet}, options); diags.HasErrors() {
+				t.Error(diags.Err())
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("no snippet was found: is the search wrong?")
 	}
 }
 
