@@ -184,6 +184,7 @@ func fixed(old, next *config.Config) []string {
 		{"queue.lease", old.Queue.Lease, next.Queue.Lease},
 		{"queue.renew", old.Queue.Renew, next.Queue.Renew},
 		{"queue.keep_completed (on or off)", old.Queue.KeepCompleted > 0, next.Queue.KeepCompleted > 0},
+		{"retentions of queue and submit", retention(old), retention(next)},
 	} {
 		if !reflect.DeepEqual(s.a, s.b) {
 			names = append(names, s.name)
