@@ -30,14 +30,56 @@ const maxRedactSize = 64 << 10
 // changes nothing. It costs about 1 KB per secret, and one map look-up per
 // byte of text.
 type Redactor struct {
-	// forms by their first 4 bytes, longest first.
-	forms map[[MinRedactSize]byte][]string
+	buckets map[[MinRedactSize]byte]*bucket
+}
+
+// bucket holds the forms that begin with the same 4 bytes, sorted. Thousands
+// may: all webhook secrets begin with "whsec_".
+type bucket struct {
+	forms []string
+	// shorter is the index of the longest other form that a form begins with, or -1.
+	shorter []int32
+}
+
+// link fills in shorter. In sorted order, the forms that one begins with are
+// those on a stack of what began so before it.
+func (b *bucket) link() {
+	slices.Sort(b.forms)
+	b.shorter = make([]int32, len(b.forms))
+	var stack []int32
+	for i, form := range b.forms {
+		for len(stack) > 0 && !strings.HasPrefix(form, b.forms[stack[len(stack)-1]]) {
+			stack = stack[:len(stack)-1]
+		}
+		b.shorter[i] = -1
+		if len(stack) > 0 {
+			b.shorter[i] = stack[len(stack)-1]
+		}
+		stack = append(stack, int32(i))
+	}
+}
+
+// match returns the length of the longest form that text begins with, or 0.
+// Whatever sorts between a form that text begins with and text itself begins
+// with that form too: so it is the last form that sorts before text, or one
+// that this one begins with.
+func (b *bucket) match(text string) int {
+	i, found := slices.BinarySearch(b.forms, text)
+	if found {
+		return len(text)
+	}
+	for i--; i >= 0; i = int(b.shorter[i]) {
+		if strings.HasPrefix(text, b.forms[i]) {
+			return len(b.forms[i])
+		}
+	}
+	return 0
 }
 
 // NewRedactor returns a redactor for secrets. Secrets shorter than
 // [MinRedactSize] are ignored.
 func NewRedactor(secrets ...string) *Redactor {
-	redactor := &Redactor{forms: make(map[[MinRedactSize]byte][]string)}
+	redactor := &Redactor{buckets: make(map[[MinRedactSize]byte]*bucket)}
 	seen := make(map[string]bool)
 	for _, text := range secrets {
 		if len(text) > maxRedactSize {
@@ -47,19 +89,46 @@ func NewRedactor(secrets ...string) *Redactor {
 			if len(form) >= MinRedactSize && !seen[form] {
 				seen[form] = true
 				head := [MinRedactSize]byte([]byte(form[:MinRedactSize]))
-				redactor.forms[head] = append(redactor.forms[head], form)
+				if redactor.buckets[head] == nil {
+					redactor.buckets[head] = &bucket{}
+				}
+				redactor.buckets[head].forms = append(redactor.buckets[head].forms, form)
 			}
 		}
 	}
-	for _, list := range redactor.forms {
-		slices.SortFunc(list, func(a, b string) int { return len(b) - len(a) })
+	for _, b := range redactor.buckets {
+		b.link()
 	}
 	return redactor
 }
 
+// With returns a redactor for the secrets of both: while a reload swaps one
+// configuration for the next, the secrets of both are in use.
+func (r *Redactor) With(other *Redactor) *Redactor {
+	both := &Redactor{buckets: make(map[[MinRedactSize]byte]*bucket)}
+	for _, one := range []*Redactor{r, other} {
+		if one == nil {
+			continue
+		}
+		for head, b := range one.buckets {
+			merged := &bucket{forms: slices.Clone(b.forms)}
+			if have := both.buckets[head]; have != nil {
+				merged.forms = append(merged.forms, have.forms...)
+			}
+			slices.Sort(merged.forms)
+			merged.forms = slices.Compact(merged.forms)
+			both.buckets[head] = merged
+		}
+	}
+	for _, b := range both.buckets {
+		b.link()
+	}
+	return both
+}
+
 // Text returns text with every known secret replaced by "***".
 func (r *Redactor) Text(text string) string {
-	if r == nil || len(r.forms) == 0 || len(text) < MinRedactSize {
+	if r == nil || len(r.buckets) == 0 || len(text) < MinRedactSize {
 		return text
 	}
 	var out strings.Builder
@@ -86,7 +155,7 @@ func (r *Redactor) Text(text string) string {
 // replaced; what is not JSON is treated as text. (Text alone could cut a JSON
 // escape in two.)
 func (r *Redactor) JSON(document []byte) []byte {
-	if r == nil || len(r.forms) == 0 {
+	if r == nil || len(r.buckets) == 0 {
 		return document
 	}
 	root, err := decode(document)
@@ -146,15 +215,13 @@ func (r *Redactor) Mask(text []byte) []byte {
 	return out
 }
 
-// match returns the length of the longest form that text starts with.
+// match returns the length of the longest form that text begins with, or 0.
 func (r *Redactor) match(text string) int {
-	head := [MinRedactSize]byte([]byte(text[:MinRedactSize]))
-	for _, form := range r.forms[head] {
-		if strings.HasPrefix(text, form) {
-			return len(form)
-		}
+	b := r.buckets[[MinRedactSize]byte([]byte(text[:MinRedactSize]))]
+	if b == nil {
+		return 0
 	}
-	return 0
+	return b.match(text)
 }
 
 // forms returns the ways in which a secret may be written.

@@ -120,6 +120,29 @@ func TestRedactorFindsEveryForm(t *testing.T) {
 	})
 }
 
+// The longest match, against the obvious way to find it.
+func TestRedactorFindsTheLongest(t *testing.T) {
+	t.Parallel()
+	alphabet := rapid.StringMatching(`[abc]{4,9}`)
+	rapid.Check(t, func(t *rapid.T) {
+		secrets := rapid.SliceOfN(alphabet, 1, 30).Draw(t, "secrets")
+		split := rapid.IntRange(0, len(secrets)).Draw(t, "split")
+		text := rapid.StringMatching(`[abc]{4,20}`).Draw(t, "text")
+		redactor := NewRedactor(secrets[:split]...).With(NewRedactor(secrets[split:]...))
+		want := 0
+		for _, one := range secrets {
+			for _, form := range forms(one) {
+				if strings.HasPrefix(text, form) {
+					want = max(want, len(form))
+				}
+			}
+		}
+		if got := redactor.match(text); got != want {
+			t.Fatalf("match(%q) = %d, want %d", text, got, want)
+		}
+	})
+}
+
 func TestRedactorInBasicAuth(t *testing.T) {
 	t.Parallel()
 	redactor := NewRedactor("correct horse battery")
