@@ -13,7 +13,7 @@ import (
 )
 
 func newDeliveries() *cobra.Command {
-	return group("deliveries", "Look at deliveries", newDeliveriesList(), newDeliveriesShow())
+	return group("deliveries", "Look at and operate deliveries", newDeliveriesList(), newDeliveriesShow(), newDeliveriesCancel(), newDeliveriesReplay())
 }
 
 func newDeliveriesList() *cobra.Command {

@@ -19,6 +19,7 @@ func newDestinations() *cobra.Command {
 		destinationCommand("pause", "Pause a destination: what is queued waits", (*client.Client).Pause),
 		destinationCommand("resume", "Resume a destination: what waited is delivered", (*client.Client).Resume),
 		newDestinationsTest(),
+		newDestinationsReplay(),
 	)
 }
 

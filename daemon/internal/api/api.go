@@ -29,6 +29,19 @@ type Deliveries interface {
 	SubmitBatch(ctx context.Context, caller Caller, all []*Submission) ([]BatchItem, error)
 	Get(ctx context.Context, caller Caller, id string) (*Delivery, error)
 	List(ctx context.Context, caller Caller, filter DeliveryFilter) (*DeliveryPage, error)
+	// Cancel and Replay work on one destination, or on all with an empty
+	// reference; all three return how many rows they moved.
+	Cancel(ctx context.Context, caller Caller, id, destination string) (int, error)
+	Replay(ctx context.Context, caller Caller, id, destination string) (int, error)
+	ReplayDeadLetters(ctx context.Context, caller Caller, filter DeadLetterFilter) (int, error)
+}
+
+// DeadLetterFilter chooses dead letters of one destination. Zero fields choose all.
+type DeadLetterFilter struct {
+	Destination  string
+	Since, Until time.Time
+	Reason, Type string
+	Limit        int
 }
 
 // DeliveryFilter chooses deliveries. Zero fields choose all.
@@ -117,6 +130,7 @@ func New(o Options) (*API, error) {
 	a.bodies = newBodies(a.huma.OpenAPI().Components.Schemas)
 	a.registerDeliveries()
 	a.registerDestinations()
+	a.registerLifecycle()
 	a.registerDaemon(o.MetricsHandler)
 	a.mux.HandleFunc("/", a.notFound)
 	return a, a.buildSpec()
@@ -141,8 +155,8 @@ const securityScheme = "api_key"
 // Serve gives the API its services: from now on it is ready.
 func (a *API) Serve(s *Services) { a.services.Store(s) }
 
-// Stopping makes the API say that it is not ready, so that no new work is sent
-// here; requests are still answered.
+// Stopping makes the API say that it is not ready and refuse submissions; other
+// requests are still answered.
 func (a *API) Stopping() { a.stopping.Store(true) }
 
 // SetKeys changes who may call.

@@ -27,6 +27,7 @@ type fake struct {
 	callers     []Caller
 	submissions []Submission
 	filter      DeliveryFilter
+	replay      DeadLetterFilter
 	ref         string
 	fail        error
 	panics      bool
@@ -75,6 +76,21 @@ type fakeLists struct{ *fake }
 func (f fakeLists) List(_ context.Context, caller Caller, filter DeliveryFilter) (*DeliveryPage, error) {
 	f.filter = filter
 	return &DeliveryPage{}, f.called(caller)
+}
+
+func (f *fake) Cancel(_ context.Context, caller Caller, id, ref string) (int, error) {
+	f.ref = id + "/" + ref
+	return 1, f.called(caller)
+}
+
+func (f *fake) Replay(_ context.Context, caller Caller, id, ref string) (int, error) {
+	f.ref = id + "/" + ref
+	return 2, f.called(caller)
+}
+
+func (f *fake) ReplayDeadLetters(_ context.Context, caller Caller, filter DeadLetterFilter) (int, error) {
+	f.replay = filter
+	return 3, f.called(caller)
 }
 
 type fakeDestinations struct{ *fake }
@@ -404,6 +420,10 @@ func TestBeforeServicesAndWhileStopping(t *testing.T) {
 	b.Stopping()
 	if got := call(t, b, "GET", "/readyz", "", ""); got.status != 503 || !strings.Contains(got.body, "stopping") {
 		t.Errorf("readyz while stopping: %d %s", got.status, got.body)
+	}
+	call(t, b, "POST", "/v1/deliveries", acmeProducer, goodBody).wantProblem(t, 503, CodeUnavailable, "")
+	if got := call(t, b, "GET", "/v1/deliveries/dlv_1", acmeProducer, ""); got.status != 200 {
+		t.Errorf("reading while stopping: %d %s", got.status, got.body)
 	}
 }
 

@@ -50,6 +50,9 @@ func register[I, O any](a *API, op operation, handler func(context.Context, *Ser
 		if services == nil {
 			return nil, unavailable(nil, retryUnavailable, "The daemon is starting.").withRequest(ctx)
 		}
+		if op.permission == submitDeliveries && a.stopping.Load() {
+			return nil, unavailable(nil, retryUnavailable, "The daemon is stopping and takes no new deliveries; nothing was queued.").withRequest(ctx)
+		}
 		output, err := handler(ctx, services, r.caller, input)
 		if err != nil {
 			return nil, a.problem(ctx, err)

@@ -8,6 +8,7 @@ type permission string
 const (
 	submitDeliveries    permission = "submit deliveries"
 	readDeliveries      permission = "read deliveries"
+	operateDeliveries   permission = "cancel or replay deliveries"
 	readDestinations    permission = "read destinations"
 	operateDestinations permission = "pause, resume or test destinations"
 	readLanes           permission = "read lanes"
@@ -23,7 +24,7 @@ func permissions(p permission) []Role {
 		return []Role{Admin, Producer}
 	case readDeliveries, readDestinations:
 		return []Role{Admin, Operator, Producer, Viewer}
-	case operateDestinations:
+	case operateDeliveries, operateDestinations:
 		return []Role{Admin, Operator}
 	case readLanes, readMetrics:
 		return []Role{Admin, Operator, Viewer}

@@ -102,6 +102,37 @@ func (c *Client) Deliveries(ctx context.Context, f api.DeliveryFilter) (*api.Del
 	return do[api.DeliveryPage](ctx, c, http.MethodGet, "/v1/deliveries", query, nil)
 }
 
+// Cancel takes what waits of a delivery out of the queue, at one destination or,
+// with an empty reference, at all.
+func (c *Client) Cancel(ctx context.Context, id, destination string) (*api.Moved, error) {
+	return c.move(ctx, id, "/cancel", destination)
+}
+
+// Replay makes the dead letters of a delivery wait again, as Cancel chooses them.
+func (c *Client) Replay(ctx context.Context, id, destination string) (*api.Moved, error) {
+	return c.move(ctx, id, "/replay", destination)
+}
+
+func (c *Client) move(ctx context.Context, id, verb, destination string) (*api.Moved, error) {
+	query := url.Values{}
+	set(query, "destination", destination)
+	return do[api.Moved](ctx, c, http.MethodPost, "/v1/deliveries/"+url.PathEscape(id)+verb, query, nil)
+}
+
+// ReplayDeadLetters makes dead letters of a destination wait again.
+func (c *Client) ReplayDeadLetters(ctx context.Context, f api.DeadLetterFilter) (*api.Moved, error) {
+	query := url.Values{}
+	set(query, "reason", f.Reason)
+	set(query, "type", f.Type)
+	if f.Limit > 0 {
+		query.Set("limit", fmt.Sprint(f.Limit))
+	}
+	if !f.Since.IsZero() {
+		query.Set("since", f.Since.Format(time.RFC3339Nano))
+	}
+	return do[api.Moved](ctx, c, http.MethodPost, destinationPath(f.Destination, "/replay"), query, nil)
+}
+
 // Destinations lists destinations.
 func (c *Client) Destinations(ctx context.Context) ([]api.Destination, error) {
 	list, err := do[api.DestinationList](ctx, c, http.MethodGet, "/v1/destinations", nil, nil)
