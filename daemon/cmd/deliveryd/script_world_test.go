@@ -209,11 +209,15 @@ type receiver struct {
 	mu      sync.Mutex
 	arrived []string // "type data" of what had a valid signature
 	invalid int
+	hanging int
+	release chan struct{} // not nil: requests hang until it is closed
 }
 
 // receiverCommand starts and asks receivers:
 //
-//	receiver start NAME              sets NAME_URL and NAME_SECRET
+//	receiver start NAME [hang]       sets NAME_URL and NAME_SECRET; hang: answers nothing before release
+//	receiver hanging NAME COUNT      until so many requests hang
+//	receiver release NAME
 //	receiver await NAME COUNT [TEXT] until so many (with TEXT in them) have arrived
 func receiverCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
@@ -225,6 +229,9 @@ func receiverCommand(ts *testscript.TestScript, neg bool, args []string) {
 		secret, err := signature.GenerateSecret(24)
 		ts.Check(err)
 		r := &receiver{}
+		if len(args) > 2 && args[2] == "hang" {
+			r.release = make(chan struct{})
+		}
 		r.verifier, err = signature.NewVerifier([]string{secret})
 		ts.Check(err)
 		r.server = httptest.NewServer(r)
@@ -232,6 +239,15 @@ func receiverCommand(ts *testscript.TestScript, neg bool, args []string) {
 		w.receivers[name] = r
 		ts.Setenv(name+"_URL", r.server.URL)
 		ts.Setenv(name+"_SECRET", secret)
+	case "hanging":
+		r := w.receivers[name]
+		poll(ts, args[2]+" hanging requests at "+name, func() bool {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return strconv.Itoa(r.hanging) == args[2]
+		})
+	case "release":
+		close(w.receivers[name].release)
 	case "await":
 		want, err := strconv.Atoi(args[2])
 		ts.Check(err)
@@ -259,6 +275,16 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		r.mu.Unlock()
 		w.WriteHeader(http.StatusUnauthorized)
 		return
+	}
+	if r.release != nil {
+		r.mu.Lock()
+		r.hanging++
+		r.mu.Unlock()
+		select {
+		case <-r.release:
+		case <-req.Context().Done():
+			return // the daemon went away: this did not arrive
+		}
 	}
 	r.mu.Lock()
 	r.arrived = append(r.arrived, envelope.Type+" "+string(envelope.Data))

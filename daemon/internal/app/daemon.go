@@ -138,7 +138,7 @@ func (d *daemon) start(ctx context.Context) error {
 		Ready:        d.store.Ping,
 	})
 	d.stop.add("submissions", func(context.Context) error { d.service.Stop(); return nil })
-	d.stop.add("API", d.drainAPI)
+	d.stop.add("API", func(context.Context) error { d.api.Stopping(); return nil })
 	return nil
 }
 
@@ -163,21 +163,23 @@ func (d *daemon) startAPI(ctx context.Context) error {
 			d.failed <- fmt.Errorf("serving the API: %w", err)
 		}
 	}()
-	d.stop.add("listener", func(context.Context) error { return d.server.Close() })
+	d.stop.add("API", d.closeAPI)
 	d.log.Info("listening", "address", d.listener.url())
 	return nil
 }
 
-// requestGrace is what requests that have begun may take when the daemon stops.
+// requestGrace is what requests that have begun may take when all else has stopped.
 const requestGrace = 15 * time.Second
 
-// drainAPI takes no new requests and lets those end that have begun: the first
-// step of a stop, so that a submission under way is still written.
-func (d *daemon) drainAPI(ctx context.Context) error {
-	d.api.Stopping()
+// closeAPI is the last step of a stop, so that health, metrics and the status of
+// deliveries can be asked for while the engine lets end what is in flight.
+func (d *daemon) closeAPI(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, requestGrace)
 	defer cancel()
-	return d.server.Shutdown(ctx)
+	if err := d.server.Shutdown(ctx); err != nil {
+		return errors.Join(err, d.server.Close())
+	}
+	return nil
 }
 
 func (d *daemon) startDatabase(ctx context.Context) (err error) {
