@@ -215,6 +215,10 @@ func assignQuantity(a *attribute, pointer any, value cty.Value) error {
 			return err
 		}
 	}
+	return setQuantity(pointer, n)
+}
+
+func setQuantity(pointer any, n int64) error {
 	switch pointer := pointer.(type) {
 	case *time.Duration:
 		*pointer = time.Duration(n)
@@ -224,6 +228,8 @@ func assignQuantity(a *attribute, pointer any, value cty.Value) error {
 		*pointer = Size(n)
 	case *int64:
 		*pointer = n
+	default:
+		return fmt.Errorf("a %T is no quantity", pointer)
 	}
 	return nil
 }
