@@ -4,5 +4,4 @@
 grant select (id, organization_id, label, is_default, disabled) on delivery_destinations to app;
 grant insert (id, organization_id, destination_id, payload, priority, scheduled_at, max_retries, metadata,
   correlation_id, delivery_id, expires_at) on delivery_queue to app;
-grant select (id) on delivery_queue to app; -- for "on conflict (id)"
 grant select on deliveries to app; -- the history, payloads are not in it

@@ -1,13 +1,14 @@
--- A transactional outbox: the delivery exists if, and only if, the order is paid.
--- Run it twice: nothing happens the second time.
+-- A transactional outbox: the delivery exists if, and only if, the order was paid by
+-- this transaction. Run it twice: nothing happens the second time. ("on conflict" would
+-- not do: a row leaves the queue when it is delivered.)
 begin;
-update orders set status = 'paid' where id = 42 and status = 'open';
+with paid as (
+  update orders set status = 'paid' where id = 42 and status = 'open' returning id)
 insert into delivery_queue (id, organization_id, destination_id, payload, scheduled_at)
-select 'order-42-paid', d.organization_id, d.id,
-       '{"type": "order.paid", "data": {"order": 42}}', now()
-from delivery_destinations d
-where d.organization_id = 'acme' and d.label = 'billing'
-on conflict (id) do nothing;
+select format('order-%s-paid', paid.id), d.organization_id, d.id,
+       jsonb_build_object('type', 'order.paid', 'data', jsonb_build_object('order', paid.id)), now()
+from paid, delivery_destinations d
+where d.organization_id = 'acme' and d.label = 'billing';
 commit;
 
 -- Optional, after the commit and never inside the transaction: found now and not

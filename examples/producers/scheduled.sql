@@ -5,5 +5,4 @@ select 'order-42-reminder', d.organization_id, d.id,
        '{"type": "order.reminder", "data": {"order": 42}, "metadata": {"language": "de"}}',
        now() + interval '1 day', now() + interval '3 days', 10, 'checkout-7f3a'
 from delivery_destinations d
-where d.organization_id = 'acme' and d.label = 'billing'
-on conflict (id) do nothing;
+where d.organization_id = 'acme' and d.label = 'billing';

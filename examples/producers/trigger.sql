@@ -7,8 +7,7 @@ begin
   select format('order-%s-paid', new.id), d.organization_id, d.id,
          jsonb_build_object('type', 'order.paid', 'data', jsonb_build_object('order', new.id)), now()
   from delivery_destinations d
-  where d.organization_id = 'acme' and d.label = 'billing'
-  on conflict (id) do nothing;
+  where d.organization_id = 'acme' and d.label = 'billing';
   return new;
 end $$;
 
