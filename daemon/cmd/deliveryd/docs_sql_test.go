@@ -233,7 +233,7 @@ destination "acme" %q {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(filepath.Join(binaries, "deliveryd"), "run", "--config", path) //nolint:noctx // it is to stop in order, see below
+	cmd := exec.Command(filepath.Join(binaries, "deliveryd"), "run", "--config", path)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "XDG_CACHE_HOME=" + t.TempDir()}
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
