@@ -84,13 +84,13 @@ func (h *harness) writeConfig(ctx context.Context, d *daemon, shape Shape) (path
 		return "", err
 	}
 	d.base = "http://" + address
-	plugins, err := filepath.Abs(filepath.Join(h.Bin, "plugins"))
-	if err != nil {
-		return "", fmt.Errorf("finding the plugins: %w", err)
-	}
 	dir, err := filepath.Abs(h.dir)
 	if err != nil {
 		return "", fmt.Errorf("finding the run's directory: %w", err)
+	}
+	plugins := filepath.Join(dir, "plugins")
+	if err := h.copyPlugin(plugins); err != nil {
+		return "", fmt.Errorf("copying the webhook plugin: %w", err)
 	}
 	config := daemonConfig{
 		database: h.pg.cluster.URL(d.database), plugins: plugins, state: filepath.Join(dir, "state"),
@@ -101,6 +101,19 @@ func (h *harness) writeConfig(ctx context.Context, d *daemon, shape Shape) (path
 		return "", fmt.Errorf("writing the daemon's configuration: %w", err)
 	}
 	return path, nil
+}
+
+// copyPlugin makes a directory with the webhook plugin alone: a daemon starts every
+// plugin that it finds, and the others would be measured with it.
+func (h *harness) copyPlugin(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	binary, err := os.ReadFile(h.pluginPath())
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, filepath.Base(h.pluginPath())), binary, 0o755)
 }
 
 // freeAddress returns a loopback address that nobody listens on.
