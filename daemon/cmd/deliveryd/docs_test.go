@@ -122,20 +122,23 @@ func TestDocsLinksLeadSomewhere(t *testing.T) {
 // a quotation in prose, or a comment.
 var commandLine = regexp.MustCompile("(?:^|[\\s`|(;&/])deliveryd((?: +[^\\s`|;&#()]+)+)")
 
+// codeIn returns what stands in a page as code that a reader could type: blocks
+// and spans.
+func codeIn(page string) []string {
+	var code []string
+	rest := fence.ReplaceAllStringFunc(page, func(block string) string {
+		if language, _, _ := strings.Cut(strings.TrimPrefix(block, "```"), "\n"); language != "yaml" && language != "sql" {
+			code = append(code, block)
+		}
+		return ""
+	})
+	return append(code, regexp.MustCompile("`[^`\n]+`").FindAllString(rest, -1)...)
+}
+
 // documentedCommands are the words behind every `deliveryd` that stands in code.
 func documentedCommands(text string, markdown bool) [][]string {
 	if markdown {
-		var code strings.Builder
-		rest := fence.ReplaceAllStringFunc(text, func(block string) string {
-			if language, _, _ := strings.Cut(strings.TrimPrefix(block, "```"), "\n"); language != "yaml" && language != "sql" {
-				code.WriteString(block + "\n")
-			}
-			return ""
-		})
-		for _, span := range regexp.MustCompile("`[^`\n]+`").FindAllString(rest, -1) {
-			code.WriteString(span + "\n")
-		}
-		text = code.String()
+		text = strings.Join(codeIn(text), "\n")
 	}
 	var found [][]string
 	for line := range strings.Lines(text) {
@@ -199,6 +202,31 @@ func TestDocsCommandsExist(t *testing.T) {
 	}
 	if checked < 30 {
 		t.Errorf("only %d commands found", checked)
+	}
+}
+
+var (
+	makeCommand = regexp.MustCompile("(?m)[`\n ]make ([a-z-]+)[`\n ]")
+	makeTarget  = regexp.MustCompile(`(?m)^([a-z-]+):.*## `)
+)
+
+func TestDocsMakeTargetsExist(t *testing.T) {
+	t.Parallel()
+	targets := map[string]bool{}
+	for _, match := range makeTarget.FindAllStringSubmatch(readFile(t, "Makefile"), -1) {
+		targets[match[1]] = true
+	}
+	checked := 0
+	for name, page := range pages(t) {
+		for _, match := range makeCommand.FindAllStringSubmatch(strings.Join(codeIn(page), "\n"), -1) {
+			checked++
+			if !targets[match[1]] {
+				t.Errorf("%s: there is no target %s", name, match[1])
+			}
+		}
+	}
+	if checked < 5 {
+		t.Errorf("only %d targets found", checked)
 	}
 }
 
