@@ -52,7 +52,8 @@ func (s *Service) Replay(ctx context.Context, caller Caller, deliveryID, ref str
 		return 0, s.nothing(ctx, caller, deliveryID, problem(CodeNotReplayable, "", "no dead letter of delivery %s is kept", deliveryID))
 	}
 	s.log.Info("delivery replayed", "organization", caller.Organization, "delivery_id", deliveryID, "rows", len(moved), "by", caller.Actor)
-	return len(moved), s.waiting(ctx, moved)
+	s.waiting(moved)
+	return len(moved), nil
 }
 
 // ReplayFilter chooses dead letters of one destination. Zero fields choose all.
@@ -77,11 +78,13 @@ func (s *Service) ReplayMany(ctx context.Context, caller Caller, f ReplayFilter)
 		return 0, fmt.Errorf("destination %q: %w", f.Destination, err)
 	}
 	filter := store.DeadLetterFilter{DestinationID: d.ID, From: f.Since, To: f.Until, Reason: optional(f.Reason), Type: optional(f.Type)}
-	if filter.To.IsZero() {
+	now, err := s.store.Now(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if filter.To.IsZero() || filter.To.After(now) {
 		// What fails again while this runs is left alone, or it would never end.
-		if filter.To, err = s.store.Now(ctx); err != nil {
-			return 0, err
-		}
+		filter.To = now
 	}
 	total := 0
 	for f.Limit == 0 || total < f.Limit {
@@ -94,7 +97,8 @@ func (s *Service) ReplayMany(ctx context.Context, caller Caller, f ReplayFilter)
 			return total, err
 		}
 		total += len(moved)
-		if err := s.waiting(ctx, moved); err != nil || len(moved) < page {
+		s.waiting(moved)
+		if len(moved) < page {
 			break
 		}
 	}
@@ -123,9 +127,9 @@ func (s *Service) nothing(ctx context.Context, caller Caller, deliveryID string,
 }
 
 // waiting tells the owners of the lanes of rows that wait again.
-func (s *Service) waiting(ctx context.Context, moved []store.Moved) error {
+func (s *Service) waiting(moved []store.Moved) {
 	if len(moved) == 0 {
-		return nil
+		return
 	}
 	hints := make([]engine.Hint, len(moved))
 	for i, m := range moved {
@@ -133,7 +137,6 @@ func (s *Service) waiting(ctx context.Context, moved []store.Moved) error {
 	}
 	s.waker.Wake(hints)
 	s.announce()
-	return ctx.Err()
 }
 
 // defaultExpiry is the time to live of rows that have none of their own, where

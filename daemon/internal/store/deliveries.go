@@ -101,6 +101,9 @@ const clockSlack = 24 * time.Hour
 // DeliveryItems returns what is known of a delivery of an organization, one entry
 // for each destination, in no order. ErrNotFound where there is nothing.
 func (s *Store) DeliveryItems(ctx context.Context, organization, deliveryID string) ([]Delivery, error) {
+	if !holdable(organization, deliveryID) {
+		return nil, wrap("reading a delivery", pgx.ErrNoRows)
+	}
 	v := values{"organization": organization, "delivery": deliveryID}
 	if made, ok := madeAt(deliveryID); ok {
 		// Few partitions have to be looked into.
@@ -206,6 +209,8 @@ type ListFilter struct {
 	Since, Until time.Time
 }
 
+func (f ListFilter) holdable() bool { return f.CorrelationID == nil || holdable(*f.CorrelationID) }
+
 func (f ListFilter) until() time.Time {
 	if f.Until.IsZero() {
 		return farFuture
@@ -216,6 +221,9 @@ func (f ListFilter) until() time.Time {
 // ListLogs returns at most limit log rows of an organization that stand behind a
 // position, newest first.
 func (s *Store) ListLogs(ctx context.Context, organization string, f ListFilter, behind Position, limit int) ([]Log, error) {
+	if !f.holdable() {
+		return nil, nil
+	}
 	behind = behind.begin()
 	return all[Log](ctx, s, "listing deliveries", s.sql.delivery.listLogs, values{
 		"organization": organization, "statuses": f.Statuses, "destination": f.DestinationID, "correlation": f.CorrelationID,
@@ -244,6 +252,9 @@ limit $5`
 // DeadLetters returns at most limit dead letters of an organization that stand
 // behind a position, newest first; destination nil means all.
 func (s *Store) DeadLetters(ctx context.Context, organization string, destination *int32, behind Position, limit int) ([]QueueRow, error) {
+	if !holdable(behind.ID) {
+		return nil, nil
+	}
 	behind = behind.begin()
 	return s.queueRows(ctx, "listing dead letters", deadLettersSQL, organization, destination, behind.At, behind.ID, limit)
 }
@@ -270,6 +281,9 @@ limit $5`
 // ListWaiting returns at most limit rows of an organization that wait or are in
 // flight, the one that is due last first, behind a position.
 func (s *Store) ListWaiting(ctx context.Context, organization string, f ListFilter, behind Position, limit int) ([]QueueRow, error) {
+	if !f.holdable() || !holdable(behind.ID) {
+		return nil, nil
+	}
 	behind = behind.begin()
 	return s.queueRows(ctx, "listing waiting deliveries", waitingSQL, organization, f.DestinationID, behind.At, behind.ID, limit,
 		f.CorrelationID, f.Since, f.until(), f.Statuses)

@@ -130,6 +130,9 @@ func (s *Store) Destination(ctx context.Context, id int32) (Destination, error) 
 
 // DestinationByLabel returns an organization's destination by its label.
 func (s *Store) DestinationByLabel(ctx context.Context, organization, label string) (Destination, error) {
+	if !holdable(organization, label) {
+		return Destination{}, wrap("reading a destination by its label", pgx.ErrNoRows)
+	}
 	return one[Destination](ctx, s, "reading a destination by its label", s.sql.destination.byLabel,
 		values{"organization": organization, "label": label})
 }
@@ -150,6 +153,9 @@ func (s *Store) DefaultDestinations(ctx context.Context, organization string, li
 // ListDestinations returns at most limit of an organization's destinations whose
 // label stands behind after, by label. An empty kind means every type.
 func (s *Store) ListDestinations(ctx context.Context, organization, kind, after string, limit int) ([]Destination, error) {
+	if !holdable(organization, kind, after) {
+		return nil, nil
+	}
 	return all[Destination](ctx, s, "listing destinations", s.sql.destination.list,
 		values{"organization": organization, "type": kind, "after": after, limitOf: limit})
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"syscall"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -71,6 +72,18 @@ func sentinel(code string) error {
 		return ErrUnavailable
 	}
 	return errOther
+}
+
+// holdable reports whether PostgreSQL can hold texts at all. It refuses a statement
+// with any other one, and a look-up by such a text, which comes from outside, is no
+// failure of ours: there is no such row.
+func holdable(texts ...string) bool {
+	for _, text := range texts {
+		if strings.IndexByte(text, 0) >= 0 || !utf8.ValidString(text) {
+			return false
+		}
+	}
+	return true
 }
 
 func isBrokenConn(err error) bool {

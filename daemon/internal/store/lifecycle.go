@@ -49,6 +49,9 @@ const eventConflictSQL = `
 // returns them; destination nil means all of its destinations. An attempt that is
 // under way may still arrive, and its result finds no row.
 func (s *Store) Cancel(ctx context.Context, organization, deliveryID string, destination *int32, by string) ([]Moved, error) {
+	if !holdable(deliveryID) {
+		return nil, nil
+	}
 	return s.move(ctx, "cancelling a delivery", cancelSQL, deliveryID, organization, destination, by)
 }
 
@@ -81,6 +84,9 @@ with pick as materialized (
 // them; destination nil means all of its destinations. expiry is the time to live
 // of a row that has none of its own.
 func (s *Store) ReplayDelivery(ctx context.Context, organization, deliveryID string, destination *int32, by string, expiry time.Duration) ([]Moved, error) {
+	if !holdable(deliveryID) {
+		return nil, nil
+	}
 	return s.move(ctx, "replaying a delivery", replayOneSQL, deliveryID, organization, by, expiry.Milliseconds(), destination)
 }
 
@@ -110,6 +116,11 @@ type DeadLetterFilter struct {
 // returns them. A replayed row becomes a dead letter again only with a later
 // updated_at, so a loop with a fixed f.To ends.
 func (s *Store) ReplayDeadLetters(ctx context.Context, organization string, f DeadLetterFilter, by string, expiry time.Duration, limit int) ([]Moved, error) {
+	for _, text := range []*string{f.Reason, f.Type} {
+		if text != nil && !holdable(*text) {
+			return nil, nil
+		}
+	}
 	return s.move(ctx, "replaying dead letters", replayManySQL, f.DestinationID, organization, by, expiry.Milliseconds(), f.From, f.To, f.Reason, f.Type, limit)
 }
 
