@@ -148,7 +148,7 @@ func Run(ctx context.Context, o Options) (_ *Result, err error) {
 }
 
 func (h *harness) open(ctx context.Context) (err error) {
-	for _, binary := range []string{h.daemonPath(), h.pluginPath()} {
+	for _, binary := range []string{h.daemonPath(), h.pluginPath(webhook)} {
 		if _, err := os.Stat(binary); err != nil {
 			return fmt.Errorf("looking for what is measured: %w (make build makes it)", err)
 		}

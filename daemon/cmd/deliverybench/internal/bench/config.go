@@ -15,8 +15,9 @@ func label(i int) string { return fmt.Sprintf("d%05d", i) }
 
 // daemonConfig is what a configuration file is made of.
 type daemonConfig struct {
-	database, plugins, state, address, token, hook, secret string
-	shape                                                  Shape
+	database, plugins, state, address, token string
+	transport, hook, secret                  string
+	shape                                    Shape
 }
 
 // hcl writes the configuration: what a user would write, with everything else at its default.
@@ -43,13 +44,25 @@ defaults { concurrency = %d }
 	for i := range c.shape.Destinations {
 		fmt.Fprintf(&b, `
 destination %q %q {
-  type = "webhook"
-  config {
-    url    = %q
-    secret = %q
-  }
+  type = %q
+  config {%s}
 }
-`, organization, label(i), c.hook, c.secret)
+`, organization, label(i), c.transport, c.settings())
 	}
 	return b.String()
+}
+
+// Transports that are measured.
+const (
+	webhook = "webhook"
+	// noop is the plugin that delivers to nobody: what is left is the daemon and the way to a plugin and back.
+	noop = "sink"
+)
+
+// settings is what config {} holds.
+func (c daemonConfig) settings() string {
+	if c.transport == noop {
+		return ""
+	}
+	return fmt.Sprintf("\n    url    = %q\n    secret = %q\n  ", c.hook, c.secret)
 }

@@ -22,8 +22,8 @@ func selfPID() int { return os.Getpid() }
 
 func (h *harness) daemonPath() string { return filepath.Join(h.Bin, "deliveryd") }
 
-func (h *harness) pluginPath() string {
-	return filepath.Join(h.Bin, "plugins", "deliveryd-transport-webhook")
+func (h *harness) pluginPath(transport string) string {
+	return filepath.Join(h.Bin, "plugins", "deliveryd-transport-"+transport)
 }
 
 // daemon is a running deliveryd with its own database.
@@ -45,7 +45,7 @@ const (
 )
 
 // startDaemon starts a daemon on a fresh database and returns when it is ready.
-func (h *harness) startDaemon(ctx context.Context, shape Shape) (_ *daemon, err error) {
+func (h *harness) startDaemon(ctx context.Context, transport string, shape Shape) (_ *daemon, err error) {
 	d := &daemon{token: rand.Text()}
 	if d.database, d.drop, err = h.pg.database(ctx, template); err != nil {
 		return nil, err
@@ -55,7 +55,7 @@ func (h *harness) startDaemon(ctx context.Context, shape Shape) (_ *daemon, err 
 			err = errors.Join(err, d.stop(ctx))
 		}
 	}()
-	config, err := h.writeConfig(ctx, d, shape)
+	config, err := h.writeConfig(ctx, d, transport, shape)
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +78,7 @@ func (h *harness) startDaemon(ctx context.Context, shape Shape) (_ *daemon, err 
 	return d, nil
 }
 
-func (h *harness) writeConfig(ctx context.Context, d *daemon, shape Shape) (path string, err error) {
+func (h *harness) writeConfig(ctx context.Context, d *daemon, transport string, shape Shape) (path string, err error) {
 	address, err := freeAddress(ctx)
 	if err != nil {
 		return "", err
@@ -88,13 +88,13 @@ func (h *harness) writeConfig(ctx context.Context, d *daemon, shape Shape) (path
 	if err != nil {
 		return "", fmt.Errorf("finding the run's directory: %w", err)
 	}
-	plugins := filepath.Join(dir, "plugins")
-	if err := h.copyPlugin(plugins); err != nil {
-		return "", fmt.Errorf("copying the webhook plugin: %w", err)
+	plugins, err := h.pluginDir(dir, transport)
+	if err != nil {
+		return "", err
 	}
 	config := daemonConfig{
 		database: h.pg.cluster.URL(d.database), plugins: plugins, state: filepath.Join(dir, "state"),
-		address: address, token: d.token, hook: h.sink.Hook(), secret: receiver.Secret(), shape: shape,
+		address: address, token: d.token, transport: transport, hook: h.sink.Hook(), secret: receiver.Secret(), shape: shape,
 	}
 	path = filepath.Join(dir, d.database+".hcl")
 	if err := os.WriteFile(path, []byte(config.hcl()), 0o600); err != nil {
@@ -103,17 +103,22 @@ func (h *harness) writeConfig(ctx context.Context, d *daemon, shape Shape) (path
 	return path, nil
 }
 
-// copyPlugin makes a directory with the webhook plugin alone: a daemon starts every
-// plugin that it finds, and the others would be measured with it.
-func (h *harness) copyPlugin(dir string) error {
+// pluginDir makes a directory with one plugin alone: a daemon starts every plugin that it finds, and the others would be
+// measured with it.
+func (h *harness) pluginDir(dir, transport string) (string, error) {
+	binary := h.pluginPath(transport)
+	dir = filepath.Join(dir, "plugins-"+transport)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
+		return "", fmt.Errorf("making a directory for plugin %s: %w", transport, err)
 	}
-	binary, err := os.ReadFile(h.pluginPath())
+	text, err := os.ReadFile(binary)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, filepath.Base(binary)), text, 0o755)
+	}
 	if err != nil {
-		return err
+		return "", fmt.Errorf("copying plugin %s: %w", transport, err)
 	}
-	return os.WriteFile(filepath.Join(dir, filepath.Base(h.pluginPath())), binary, 0o755)
+	return dir, nil
 }
 
 // freeAddress returns a loopback address that nobody listens on.
@@ -170,7 +175,7 @@ func (d *daemon) look(ctx context.Context, want int) error {
 		return err
 	}
 	if len(below) != 1 {
-		return fmt.Errorf("deliveryd has %d processes below it, want one: the webhook plugin", len(below))
+		return fmt.Errorf("deliveryd has %d processes below it, want one: the plugin", len(below))
 	}
 	d.plugin = below[0].PID
 	return nil
@@ -216,8 +221,8 @@ func (d *daemon) stop(ctx context.Context) error {
 }
 
 // withDaemon runs f with a daemon; its context ends when the daemon does.
-func (h *harness) withDaemon(ctx context.Context, shape Shape, f func(context.Context, *daemon) error) (err error) {
-	d, err := h.startDaemon(ctx, shape)
+func (h *harness) withDaemon(ctx context.Context, transport string, shape Shape, f func(context.Context, *daemon) error) (err error) {
+	d, err := h.startDaemon(ctx, transport, shape)
 	if err != nil {
 		return err
 	}

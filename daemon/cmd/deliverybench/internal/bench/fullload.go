@@ -60,8 +60,9 @@ func (s *steady) stop() error {
 // watch measures for a time, in windows, and calls look, when it is not nil, after each of them.
 func (s *steady) watch(ctx context.Context, length, each time.Duration, look func(at time.Duration, rate float64) error) (rates []float64, err error) {
 	started := time.Now()
-	from, at := int64(0), started
-	if from, err = s.poll(ctx); err != nil {
+	at := started
+	from, err := s.poll(ctx)
+	if err != nil {
 		return nil, err
 	}
 	for end := each; end <= length; end += each {

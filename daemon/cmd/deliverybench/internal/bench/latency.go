@@ -32,7 +32,7 @@ const settle = 2 * time.Second
 // latency measures deliveryd and the peer in turn.
 func (h *harness) latency(ctx context.Context) error {
 	for round := 1; round <= h.Rounds; round++ {
-		err := h.withDaemon(ctx, latencyShape(), func(ctx context.Context, d *daemon) error {
+		err := h.withDaemon(ctx, webhook, latencyShape(), func(ctx context.Context, d *daemon) error {
 			run, err := h.latencyRun(ctx, d)
 			run.Round = round
 			h.result.Latency = append(h.result.Latency, run)

@@ -26,6 +26,7 @@ type PeerRun struct {
 	Cost Cost `json:"cost"`
 	// Life is PostgreSQL's part of a job, its insertion included.
 	Life    Cost    `json:"life"`
+	Others  Others  `json:"others"`
 	Arrived Arrived `json:"arrived"`
 }
 
@@ -96,7 +97,7 @@ func copyFiles(from, to string, patterns ...string) error {
 	return nil
 }
 
-func (h *harness) runPeer(ctx context.Context, command string, args ...string) ([]byte, error) {
+func (h *harness) runPeer(ctx context.Context, command string, args ...string) (child.Ended, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, peerTimeout, fmt.Errorf("it took longer than %s", peerTimeout))
 	defer cancel()
 	args = append([]string{command, "-db", h.pg.cluster.URL(peerDatabase), "-sink", h.sink.Base()}, args...)
@@ -124,7 +125,7 @@ func (h *harness) peerThroughput(ctx context.Context, round int) error {
 	if err != nil {
 		return err
 	}
-	run, err := readPeerRun(out, h.Deliveries)
+	run, err := readPeerRun(out.Output, h.Deliveries)
 	if err != nil {
 		return err
 	}
@@ -132,7 +133,8 @@ func (h *harness) peerThroughput(ctx context.Context, round int) error {
 	if err != nil {
 		return err
 	}
-	run.Round, run.Life, run.Arrived = round, cost(born, to, h.Deliveries), arrivals(stats, h.Deliveries)
+	run.Round, run.Life, run.Others = round, cost(born, to, h.Deliveries), others(born, to, out.CPU)
+	run.Arrived = arrivals(stats, h.Deliveries)
 	h.result.Peer = append(h.result.Peer, run)
 	h.Log.Info("peer", "round", round, "rate", int(run.Rate), "us", int(run.Cost.Total()))
 	return nil
@@ -162,16 +164,24 @@ func (h *harness) peerLatency(ctx context.Context, round int) error {
 	if h.peer == "" {
 		return nil
 	}
+	from, err := h.sample(ctx, peerDatabase, nil)
+	if err != nil {
+		return err
+	}
 	out, err := h.runPeer(ctx, "latency", "-rate", strconv.Itoa(h.Rate), "-duration", h.Latency.String(),
 		"-workers", "100", "-cooldown", "2ms", "-poll", "20ms")
 	if err != nil {
 		return err
 	}
-	run, err := readPeerLatency(out)
+	run, err := readPeerLatency(out.Output)
 	if err != nil {
 		return err
 	}
-	run.Round = round
+	to, err := h.sample(ctx, peerDatabase, nil)
+	if err != nil {
+		return err
+	}
+	run.Round, run.Others = round, others(from, to, out.CPU)
 	h.result.PeerLatency = append(h.result.PeerLatency, run)
 	h.Log.Info("peer", "round", round, "p50_ms", run.Arrival.P50, "p99_ms", run.Arrival.P99)
 	return nil

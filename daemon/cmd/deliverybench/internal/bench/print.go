@@ -20,7 +20,7 @@ func (r *Result) Print(w io.Writer) error {
 		return err
 	}
 	for _, t := range []*table.Table{
-		r.throughputTable(), r.costTable(), r.latencyTable(), r.submitTable(), r.snapshotTable(), r.claimTable(), r.soakTable(), r.goalTable(),
+		r.throughputTable(), r.costTable(), r.hopTable(), r.latencyTable(), r.submitTable(), r.snapshotTable(), r.claimTable(), r.soakTable(), r.goalTable(),
 	} {
 		if t == nil {
 			continue
@@ -50,20 +50,20 @@ func (r *Result) throughputTable() *table.Table {
 	for _, shape := range r.shapes() {
 		runs := r.runsOf(shape)
 		rates := each(runs, func(run ThroughputRun) float64 { return run.Rate })
-		lost, duplicates := 0, 0
-		for _, run := range runs {
-			lost, duplicates = lost+run.Arrived.Lost, duplicates+run.Arrived.Duplicates
-		}
 		t.Row(fmt.Sprintf("deliveryd, %d x %d", shape.Destinations, shape.Concurrency),
 			thousands(figures.Median(rates)), thousands(figures.Percentile(rates, 0)), thousands(figures.Percentile(rates, 100)),
 			thousands(figures.MedianOf(runs, func(run ThroughputRun) float64 { return run.RecordedRate })),
-			times(pairs(runs, peer)), percent(pairs(runs, ceiling)), strconv.Itoa(lost), strconv.Itoa(duplicates),
+			times(pairs(runs, peer)), percent(pairs(runs, ceiling)),
+			strconv.Itoa(total(runs, func(run ThroughputRun) int { return run.Arrived.Lost })),
+			strconv.Itoa(total(runs, func(run ThroughputRun) int { return run.Arrived.Duplicates })),
 			decimals(figures.MedianOf(runs, func(run ThroughputRun) float64 { return run.Others.Busy }), 2))
 	}
 	if len(r.Peer) > 0 {
 		rates := each(r.Peer, func(run PeerRun) float64 { return run.Rate })
 		t.Row("peer (River, 500 workers)", thousands(figures.Median(rates)), thousands(figures.Percentile(rates, 0)), thousands(figures.Percentile(rates, 100)),
-			thousands(figures.MedianOf(r.Peer, func(run PeerRun) float64 { return run.RecordedRate })))
+			thousands(figures.MedianOf(r.Peer, func(run PeerRun) float64 { return run.RecordedRate })), "", "",
+			strconv.Itoa(total(r.Peer, func(run PeerRun) int { return run.Arrived.Lost })), strconv.Itoa(total(r.Peer, func(run PeerRun) int { return run.Arrived.Duplicates })),
+			decimals(figures.MedianOf(r.Peer, func(run PeerRun) float64 { return run.Others.Busy }), 2))
 	}
 	if len(r.Ceiling) > 0 {
 		rates := each(r.Ceiling, ceilingRate)
@@ -229,6 +229,13 @@ func each[T any](runs []T, f func(T) float64) []float64 {
 		values[i] = f(run)
 	}
 	return values
+}
+
+func total[T any](runs []T, f func(T) int) (sum int) {
+	for _, run := range runs {
+		sum += f(run)
+	}
+	return sum
 }
 
 // thousands writes a number without decimals and with separators.

@@ -92,9 +92,15 @@ const emptySQL = ownMark + ` select not exists (select 1 from delivery_queue whe
 
 // awaitRecorded waits until no row is left to be delivered: all outcomes are written.
 func (d *daemon) awaitRecorded(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, stallTimeout, errors.New("outcomes of what arrived are not recorded"))
+	return d.awaitEmpty(ctx, stallTimeout, 20*time.Millisecond)
+}
+
+// awaitEmpty waits until no row is left to be delivered. Each look at the queue passes by its dead rows, so that many of
+// them cost PostgreSQL time.
+func (d *daemon) awaitEmpty(ctx context.Context, limit, interval time.Duration) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("after %s the queue still holds rows to be delivered", limit))
 	defer cancel()
-	return every(ctx, 20*time.Millisecond, func() (empty bool, err error) {
+	return every(ctx, interval, func() (empty bool, err error) {
 		err = d.conn.QueryRow(ctx, emptySQL).Scan(&empty)
 		return empty, err
 	})

@@ -21,6 +21,7 @@ type Result struct {
 	Throughput  []ThroughputRun `json:"throughput,omitempty"`
 	Peer        []PeerRun       `json:"peer,omitempty"`
 	Ceiling     []load.Ceiling  `json:"ceiling,omitempty"`
+	Hop         []HopRun        `json:"hop,omitempty"`
 	Latency     []LatencyRun    `json:"latency,omitempty"`
 	PeerLatency []LatencyRun    `json:"peer_latency,omitempty"`
 	Submit      []SubmitRun     `json:"submit,omitempty"`
@@ -65,13 +66,16 @@ type Arrived struct {
 	Bad        int `json:"bad_signatures"`
 	// Unlogged is how many arrived without a log row that says so.
 	Unlogged int `json:"unlogged"`
+	// EarlyMS is how long before it was due the first arrived.
+	EarlyMS float64 `json:"early_ms"`
 }
 
 func (a Arrived) problem(what string) []string {
-	if a.Lost == 0 && a.Duplicates == 0 && a.Bad == 0 && a.Unlogged == 0 {
+	if a.Lost == 0 && a.Duplicates == 0 && a.Bad == 0 && a.Unlogged == 0 && a.EarlyMS == 0 {
 		return nil
 	}
-	return []string{fmt.Sprintf("%s: %d lost, %d duplicates, %d bad signatures, %d not in the log", what, a.Lost, a.Duplicates, a.Bad, a.Unlogged)}
+	return []string{fmt.Sprintf("%s: %d lost, %d duplicates, %d bad signatures, %d not in the log, %v ms early",
+		what, a.Lost, a.Duplicates, a.Bad, a.Unlogged, a.EarlyMS)}
 }
 
 // unreliable names the runs that lost or repeated something.
@@ -87,6 +91,9 @@ func (r *Result) unreliable() (all []string) {
 	}
 	for _, run := range r.Submit {
 		all = append(all, run.Arrived.problem(fmt.Sprintf("submit %s, round %d", run.Kind, run.Round))...)
+	}
+	for _, run := range r.Hop {
+		all = append(all, run.Arrived.problem(fmt.Sprintf("hop, %d destinations", run.Destinations))...)
 	}
 	for _, run := range r.Snapshot {
 		all = append(all, run.Arrived.problem(fmt.Sprintf("snapshot (held: %v)", run.Held))...)

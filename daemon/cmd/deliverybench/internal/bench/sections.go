@@ -8,6 +8,7 @@ const (
 	SectionLatency    = "latency"
 	SectionSubmit     = "submit"
 	SectionCeiling    = "ceiling"
+	SectionHop        = "hop"
 	SectionSnapshot   = "snapshot"
 	SectionClaim      = "claim"
 	SectionSoak       = "soak"
@@ -16,7 +17,7 @@ const (
 // SectionNames returns the names of all sections. The first three are a whole run; the others run only when they are
 // named.
 func SectionNames() []string {
-	return append(defaultSections(), SectionCeiling, SectionSnapshot, SectionClaim, SectionSoak)
+	return append(defaultSections(), SectionCeiling, SectionHop, SectionSnapshot, SectionClaim, SectionSoak)
 }
 
 func defaultSections() []string { return []string{SectionThroughput, SectionLatency, SectionSubmit} }
@@ -31,6 +32,8 @@ func (h *harness) section(ctx context.Context, name string) error {
 		return h.submit(ctx)
 	case SectionCeiling:
 		return h.ceiling(ctx)
+	case SectionHop:
+		return h.hop(ctx)
 	case SectionSnapshot:
 		return h.snapshot(ctx)
 	case SectionClaim:

@@ -29,7 +29,7 @@ const snapshotWarmUp = 5 * time.Second
 
 func (h *harness) snapshot(ctx context.Context) error {
 	for _, held := range []bool{false, true} {
-		err := h.withDaemon(ctx, steadyShape(), func(ctx context.Context, d *daemon) error {
+		err := h.withDaemon(ctx, webhook, steadyShape(), func(ctx context.Context, d *daemon) error {
 			run, err := h.snapshotRun(ctx, d, held)
 			h.result.Snapshot = append(h.result.Snapshot, run)
 			h.Log.Info("full load", "snapshot_held", held, "rate", int(run.Rate), "dead_rows", run.DeadRows)

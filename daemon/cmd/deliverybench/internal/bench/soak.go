@@ -40,7 +40,7 @@ const (
 func (h *harness) soak(ctx context.Context) error {
 	var run SoakRun
 	h.result.Soak = &run
-	err := h.withDaemon(ctx, steadyShape(), func(ctx context.Context, d *daemon) error {
+	err := h.withDaemon(ctx, webhook, steadyShape(), func(ctx context.Context, d *daemon) error {
 		_, err := h.under(ctx, d, 0, func(s *steady) error {
 			if _, err := s.watch(ctx, snapshotWarmUp, snapshotWarmUp, nil); err != nil {
 				return err
@@ -56,7 +56,7 @@ func (h *harness) soak(ctx context.Context) error {
 	}
 	run.Fed = run.Peak * soakShare
 	h.Log.Info("peak", "rate", int(run.Peak), "soak_rate", int(run.Fed))
-	return h.withDaemon(ctx, steadyShape(), func(ctx context.Context, d *daemon) (err error) {
+	return h.withDaemon(ctx, webhook, steadyShape(), func(ctx context.Context, d *daemon) (err error) {
 		run.Arrived, err = h.under(ctx, d, run.Fed, func(s *steady) error {
 			_, err := s.watch(ctx, h.Soak, h.Soak/soakWindows, func(at time.Duration, rate float64) error {
 				row, err := d.soakRow(ctx)

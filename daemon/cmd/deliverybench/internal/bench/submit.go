@@ -54,7 +54,7 @@ func (h *harness) submit(ctx context.Context) error {
 	for round := 1; round <= h.Rounds; round++ {
 		for _, run := range submitKinds() {
 			run.Round = round
-			err := h.withDaemon(ctx, submitShape(), func(ctx context.Context, d *daemon) error {
+			err := h.withDaemon(ctx, webhook, submitShape(), func(ctx context.Context, d *daemon) error {
 				return h.submitRun(ctx, d, &run)
 			})
 			if err != nil {

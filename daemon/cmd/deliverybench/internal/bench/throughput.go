@@ -65,7 +65,7 @@ func (h *harness) throughput(ctx context.Context) error {
 
 func (h *harness) throughputRun(ctx context.Context, shape Shape) (run ThroughputRun, err error) {
 	run = ThroughputRun{Shape: shape, Deliveries: h.Deliveries}
-	err = h.withDaemon(ctx, shape, func(ctx context.Context, d *daemon) error {
+	err = h.withDaemon(ctx, webhook, shape, func(ctx context.Context, d *daemon) error {
 		return h.drain(ctx, d, &run)
 	})
 	return run, err
@@ -106,7 +106,14 @@ func (h *harness) drain(ctx context.Context, d *daemon, run *ThroughputRun) erro
 	took := time.Unix(0, stats.Last).Sub(due)
 	run.Seconds, run.Rate, run.RecordedRate = took.Seconds(), rate(stats.Unique, took), rate(stats.Unique, to.at.Sub(due))
 	run.Cost, run.Life, run.Others = cost(from, to, h.Deliveries), cost(born, to, h.Deliveries), others(from, to, 0)
-	return h.look(ctx, d, run)
+	if err := h.look(ctx, d, run); err != nil {
+		return err
+	}
+	// The daemon, the database and the receiver read the same clock.
+	if early := due.Sub(time.Unix(0, stats.First)); stats.Unique > 0 && early > 0 {
+		run.Arrived.EarlyMS = float64(early) / float64(time.Millisecond)
+	}
+	return nil
 }
 
 // sampleLead is how long before the work starts its first sample is taken: longer than taking it lasts.
@@ -186,6 +193,9 @@ func (h *harness) ceiling(ctx context.Context) error {
 // ceilingWorkers is where a bare loop on 2 cores stops to gain.
 const ceilingWorkers = 64
 
+// ceilingPosts is the least number of posts: fewer are over before the clocks of /proc have ticked.
+const ceilingPosts = 50_000
+
 func (h *harness) ceilingRun(ctx context.Context) error {
 	if err := h.sink.Reset(ctx, false); err != nil {
 		return err
@@ -197,13 +207,13 @@ func (h *harness) ceilingRun(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	out, err := child.Run(ctx, child.Options{Name: "the bare loop", Path: self, Args: []string{
-		"post", "--url", h.sink.Hook(), "--n", fmt.Sprint(h.Deliveries), "--workers", fmt.Sprint(ceilingWorkers),
+		"post", "--url", h.sink.Hook(), "--n", fmt.Sprint(max(h.Deliveries, ceilingPosts)), "--workers", fmt.Sprint(ceilingWorkers),
 	}})
 	if err != nil {
 		return err
 	}
 	var ceiling load.Ceiling
-	if err := json.Unmarshal(out, &ceiling); err != nil {
+	if err := json.Unmarshal(out.Output, &ceiling); err != nil {
 		return fmt.Errorf("reading what the bare loop says: %w", err)
 	}
 	stats, err := h.sink.Stats(ctx)

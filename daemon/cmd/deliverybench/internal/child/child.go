@@ -204,18 +204,27 @@ func (p *Process) isDone() bool {
 	}
 }
 
-// Run runs a program to its end and returns what it wrote to standard output.
-func Run(ctx context.Context, o Options) ([]byte, error) {
+// Ended is a program that ran to its end.
+type Ended struct {
+	// Output is what it wrote to standard output.
+	Output []byte
+	// CPU is what it and its children used.
+	CPU time.Duration
+}
+
+// Run runs a program to its end.
+func Run(ctx context.Context, o Options) (Ended, error) {
 	var out bytes.Buffer
 	o.Output = &out
 	p, err := Start(o)
 	if err != nil {
-		return nil, err
+		return Ended{}, err
 	}
 	if err := p.Wait(ctx); err != nil {
-		return nil, err
+		return Ended{}, err
 	}
-	return out.Bytes(), nil
+	state := p.cmd.ProcessState
+	return Ended{Output: out.Bytes(), CPU: state.UserTime() + state.SystemTime()}, nil
 }
 
 // maxTail is how many bytes of a log an error shows.

@@ -49,8 +49,12 @@ func sh(script string, grace time.Duration) Options {
 func TestRun(t *testing.T) {
 	t.Parallel()
 	out, err := Run(t.Context(), sh("echo out; echo err >&2", 0))
-	if err != nil || string(out) != "out\n" {
-		t.Errorf("Run = %q, %v, want out", out, err)
+	if err != nil || string(out.Output) != "out\n" {
+		t.Errorf("Run = %q, %v, want out", out.Output, err)
+	}
+	const burn = "i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done"
+	if out, err = Run(t.Context(), sh(burn, 0)); err != nil || out.CPU < time.Millisecond {
+		t.Errorf("Run of what counts to 60,000: %v of CPU time, %v, want more than 1 ms", out.CPU, err)
 	}
 	_, err = Run(t.Context(), sh("echo sorry >&2; exit 3", 0))
 	if err == nil || !strings.Contains(err.Error(), "exit status 3") || !strings.Contains(err.Error(), "sorry") {

@@ -68,12 +68,11 @@ func writeRow(b *strings.Builder, widths []int, row []string) {
 	var line strings.Builder
 	for i, cell := range row {
 		pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell))
-		switch {
-		case i == 0:
+		if i == 0 {
 			line.WriteString(cell + pad)
-		default:
-			line.WriteString(gap + pad + cell)
+			continue
 		}
+		line.WriteString(gap + pad + cell)
 	}
 	b.WriteString(strings.TrimRight(line.String(), " ") + "\n")
 }
