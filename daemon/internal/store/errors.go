@@ -41,6 +41,9 @@ func wrap(doing string, err error) error {
 	}
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
+		if movedPartition(pg) {
+			return fmt.Errorf("%s: %w: %w", doing, ErrUnavailable, err)
+		}
 		return fmt.Errorf("%s: %w: %w", doing, sentinel(pg.Code), err)
 	}
 	var netErr net.Error
@@ -72,6 +75,13 @@ func sentinel(code string) error {
 		return ErrUnavailable
 	}
 	return errOther
+}
+
+// movedPartition reports whether a row was on its way into the default partition
+// while a partition for it was being attached: the same statement works now. The
+// error has the code of a check constraint and, unlike one, no constraint's name.
+func movedPartition(pg *pgconn.PgError) bool {
+	return pg.Code == "23514" && pg.ConstraintName == ""
 }
 
 // holdable reports whether PostgreSQL can hold texts at all. It refuses a statement

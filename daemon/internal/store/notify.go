@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	mathrand "math/rand/v2"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -119,11 +121,10 @@ func (n *Notifier) Run(ctx context.Context) {
 // send tells what has come up since the last time.
 func (n *Notifier) send(ctx context.Context) error {
 	n.mu.Lock()
-	wake, all, ids := n.wake, n.any, n.destinations
+	wake, all := n.wake, n.any
+	ids := slices.Collect(maps.Keys(n.destinations))
 	n.wake, n.any = false, false
-	if len(ids) > 0 {
-		n.destinations = map[int32]struct{}{}
-	}
+	clear(n.destinations)
 	n.mu.Unlock()
 
 	var batch pgx.Batch
@@ -132,9 +133,9 @@ func (n *Notifier) send(ctx context.Context) error {
 	}
 	if all {
 		batch.Queue("notify " + DestinationsChannel)
-		clear(ids)
+		ids = nil
 	}
-	for id := range ids {
+	for _, id := range ids {
 		batch.Queue("select pg_notify($1, $2)", DestinationsChannel, strconv.Itoa(int(id)))
 	}
 	if batch.Len() == 0 {
