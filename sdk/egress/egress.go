@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -31,6 +32,20 @@ type Guard struct {
 	hosts  map[string]bool
 	tables *tables
 	dialer net.Dialer
+}
+
+// Fingerprint is equal for guards of the same policy and resolver: what one of
+// them lets through, so does the other.
+func (g *Guard) Fingerprint() string {
+	parts := []string{fmt.Sprintf("%p", g.dialer.Resolver)}
+	for _, prefix := range g.cidrs {
+		parts = append(parts, prefix.String())
+	}
+	for host := range g.hosts {
+		parts = append(parts, host)
+	}
+	slices.Sort(parts)
+	return strings.Join(slices.Compact(parts), " ")
 }
 
 // BlockedError is a target that the policy does not allow.

@@ -40,6 +40,7 @@ type pools struct {
 	attempts sync.Pool // of *attempt
 	gzip     sync.Pool // of *gzip.Writer
 	excerpts sync.Pool // of *[maxExcerpt]byte
+	clients  sharedClients
 }
 
 func newPools() *pools {

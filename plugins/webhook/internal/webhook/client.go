@@ -36,9 +36,7 @@ type dialer interface {
 	Check(host string, address netip.Addr) error
 }
 
-// newClient makes the connection pool of one destination. A pool shared by all
-// destinations was the alternative; it would mix their TLS settings, and a
-// http.Transport without connections costs less than 1 KiB.
+// newClient makes a connection pool that fits a destination.
 func newClient(in transport.Instance, c *Config) (*http.Transport, error) {
 	idle := in.Concurrency
 	if idle <= 0 {

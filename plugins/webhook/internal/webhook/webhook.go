@@ -55,6 +55,7 @@ type webhook struct {
 	credentials []string      // headers that must not reach another host
 	metadata    []metadataHeader
 	client      *http.Transport
+	release     func() // gives client back
 	egress      dialer
 	signer      *signer
 	redact      *redactor
@@ -72,12 +73,12 @@ func open(in transport.Instance, c *Config, shared *pools) (*webhook, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := newClient(in, c)
+	client, release, err := shared.clients.client(in, c)
 	if err != nil {
 		return nil, err
 	}
 	w := &webhook{
-		pools: shared, config: c, url: target, client: client, egress: in.Egress, signer: signer, redact: newRedactor(in.Secrets, c),
+		pools: shared, config: c, url: target, client: client, release: release, egress: in.Egress, signer: signer, redact: newRedactor(in.Secrets, c),
 		metadata: metadataHeaders(c.MetadataHeaders), overrides: map[int]transport.Class{}, bodyTimeout: bodyTimeout,
 	}
 	for _, status := range c.PermanentStatuses {
@@ -100,7 +101,7 @@ func open(in transport.Instance, c *Config, shared *pools) (*webhook, error) {
 
 // Close drops idle connections.
 func (w *webhook) Close(context.Context) error {
-	w.client.CloseIdleConnections()
+	w.release()
 	return nil
 }
 
