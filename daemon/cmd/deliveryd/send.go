@@ -20,6 +20,7 @@ type sendFlags struct {
 	eventType, data, metadata      string
 	priority                       int
 	at, key, correlation, expireAt string
+	file                           string
 }
 
 func newSend() *cobra.Command {
@@ -29,6 +30,7 @@ func newSend() *cobra.Command {
 		Short: "Submit a delivery",
 		Example: `  deliveryd send --to billing --type order.created --data '{"order": 42}'
   deliveryd send --to default --type report.ready --data @report.json --key report-2026-01
+  deliveryd send --to billing --type order.created --file orders.ndjson
   jq '.order' order.json | deliveryd send --to billing --to audit --type order.created --data -`,
 	}
 	r := addRemote(cmd)
@@ -42,7 +44,13 @@ func newSend() *cobra.Command {
 	flags.StringVar(&f.expireAt, "expires-at", "", "not after this time, RFC 3339")
 	flags.StringVar(&f.key, "key", "", "idempotency key: repeated sends with it are one delivery")
 	flags.StringVar(&f.correlation, "correlation-id", "", "goes with the delivery into every log")
+	flags.StringVar(&f.file, "file", "", "submit each line of a file of JSON lines, - for standard input: a whole submission, or the data of one that the other flags describe")
+	cmd.MarkFlagsMutuallyExclusive("file", "data")
+	cmd.MarkFlagsMutuallyExclusive("file", "key") // one key for all lines would make one delivery of them
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if f.file != "" {
+			return f.sendFile(cmd, r)
+		}
 		submission, err := f.submission(cmd.InOrStdin())
 		if err != nil {
 			return usageError{err}
@@ -58,6 +66,22 @@ func newSend() *cobra.Command {
 		return printAccepted(cmd.OutOrStdout(), accepted, r.json)
 	}
 	return cmd
+}
+
+func (f *sendFlags) sendFile(cmd *cobra.Command, r *remote) error {
+	template, err := f.template(cmd.InOrStdin())
+	if err != nil {
+		return usageError{err}
+	}
+	c, err := r.client()
+	if err != nil {
+		return err
+	}
+	sent, err := sendFile(cmd.Context(), c, f.file, cmd.InOrStdin(), cmd.ErrOrStderr(), *template)
+	if sent == nil {
+		return err
+	}
+	return errors.Join(err, sent.report(cmd.OutOrStdout(), cmd.ErrOrStderr(), r.json))
 }
 
 func printAccepted(w io.Writer, accepted *api.Accepted, asJSON bool) error {
@@ -77,22 +101,29 @@ func printAccepted(w io.Writer, accepted *api.Accepted, asJSON bool) error {
 }
 
 func (f *sendFlags) submission(stdin io.Reader) (*api.Submission, error) {
-	s := &api.Submission{Priority: f.priority, IdempotencyKey: f.key, CorrelationID: f.correlation}
-	s.Payload.Type = f.eventType
 	switch {
 	case len(f.to) == 0:
 		return nil, errors.New("--to is needed: the label or id of a destination, or \"default\"")
 	case f.eventType == "":
 		return nil, errors.New("--type is needed: the kind of event, such as order.created")
-	case len(f.to) == 1 && f.to[0] == "default":
-		s.Destinations.Default = true
-	default:
+	}
+	s, err := f.template(stdin)
+	if err != nil {
+		return nil, err
+	}
+	s.Payload.Data, err = jsonArgument("--data", f.data, stdin)
+	return s, err
+}
+
+// template is a submission without its data.
+func (f *sendFlags) template(stdin io.Reader) (*api.Submission, error) {
+	s := &api.Submission{Priority: f.priority, IdempotencyKey: f.key, CorrelationID: f.correlation}
+	s.Payload.Type = f.eventType
+	s.Destinations.Default = len(f.to) == 1 && f.to[0] == "default"
+	if !s.Destinations.Default {
 		s.Destinations.List = f.to
 	}
 	var err error
-	if s.Payload.Data, err = jsonArgument("--data", f.data, stdin); err != nil {
-		return nil, err
-	}
 	if f.metadata != "" {
 		if s.Payload.Metadata, err = jsonArgument("--metadata", f.metadata, stdin); err != nil {
 			return nil, err
