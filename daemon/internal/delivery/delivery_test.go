@@ -71,7 +71,7 @@ func (d *directory) Defaults(_ context.Context, organization string) (found []*d
 	return found, nil
 }
 
-var acme = delivery.Caller{Organization: "acme", Actor: "api_key:test"} //nolint:gochecknoglobals // a constant of the tests
+var acme = delivery.Caller{Organization: "acme", Actor: "api_key:test"}
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()

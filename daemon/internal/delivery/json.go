@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/deliveryd/deliveryd/daemon/internal/secret"
 )
 
 // maxDepth bounds how deep arrays and objects nest. PostgreSQL's own limit is its
@@ -33,8 +35,8 @@ func checkJSON(text []byte, at string) *Problem {
 
 func malformed(text []byte, at string) *Problem {
 	var syntax *json.SyntaxError
-	var any json.RawMessage
-	if err := json.Unmarshal(text, &any); errors.As(err, &syntax) {
+	var value json.RawMessage
+	if err := json.Unmarshal(text, &value); errors.As(err, &syntax) {
 		return problem(CodeMalformedJSON, at, "is not JSON: %v at byte %d", syntax, syntax.Offset)
 	}
 	return problem(CodeMalformedJSON, at, "is not JSON")
@@ -121,7 +123,7 @@ func (w *walker) object(at string, depth int) *Problem {
 		}
 		w.space()
 		w.i++ // the colon
-		if p := w.value(at+"/"+escapeStep.Replace(name), depth+1); p != nil {
+		if p := w.value(at+secret.Pointer(name), depth+1); p != nil {
 			return p
 		}
 		if w.space(); w.text[w.i] == '}' {
@@ -146,8 +148,6 @@ func (w *walker) array(at string, depth int) *Problem {
 		}
 	}
 }
-
-var escapeStep = strings.NewReplacer("~", "~0", "/", "~1")
 
 // scalar passes a number or a literal.
 func (w *walker) scalar(at string) *Problem {

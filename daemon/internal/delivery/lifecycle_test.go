@@ -9,7 +9,7 @@ import (
 	"github.com/deliveryd/deliveryd/daemon/internal/store"
 )
 
-var rival = delivery.Caller{Organization: "rival", Actor: "api_key:spy"} //nolint:gochecknoglobals // a constant of the tests
+var rival = delivery.Caller{Organization: "rival", Actor: "api_key:spy"}
 
 // bury makes a dead letter of every row that waits.
 func (f *fixture) bury(reason string) {

@@ -187,14 +187,14 @@ type Position struct {
 }
 
 // farFuture stands behind every time that a row has.
-var farFuture = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
+func farFuture() time.Time { return time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC) }
 
 // afterEveryID is greater than every id by its bytes.
 const afterEveryID = "\U0010FFFF"
 
 func (p Position) begin() Position {
 	if p.At.IsZero() {
-		return Position{At: farFuture, ID: afterEveryID, Last: 1<<63 - 1}
+		return Position{At: farFuture(), ID: afterEveryID, Last: 1<<63 - 1}
 	}
 	return p
 }
@@ -213,7 +213,7 @@ func (f ListFilter) holdable() bool { return f.CorrelationID == nil || holdable(
 
 func (f ListFilter) until() time.Time {
 	if f.Until.IsZero() {
-		return farFuture
+		return farFuture()
 	}
 	return f.Until
 }

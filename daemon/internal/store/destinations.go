@@ -96,9 +96,9 @@ func buildDestinationWrites() (insert, update statement) {
 		t.Type, t.Label, t.Description, t.Icon, t.Instructions, t.Config, t.Settings,
 		t.IsDefault, t.ManagedBy, t.ManagedSource, t.Generation, t.Disabled, t.DisabledBy, t.DisabledReason,
 	}
-	values := make([]any, len(columns))
-	for i, c := range columns {
-		values[i] = postgres.Raw(named(param(c.Name())))
+	values := make([]any, 0, len(columns)+1)
+	for _, c := range columns {
+		values = append(values, postgres.Raw(named(param(c.Name()))))
 	}
 	columns = append(columns, t.DisabledAt)
 	values = append(values, postgres.Raw("case when #disabled::text = 'true' then coalesce(#since::timestamptz, now()) end",
