@@ -10,7 +10,7 @@ import (
 
 // binaries is the directory with the programs under test, built once.
 //
-//nolint:gochecknoglobals // set by TestMain before any test runs
+
 var binaries string
 
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
@@ -41,7 +41,7 @@ func build(dir string) error {
 		append(daemon, "../../cmd/deliveryd"),
 		{"build", "-o", filepath.Join(dir, "plugins", "deliveryd-transport-webhook"), "../../../plugins/webhook"},
 	} {
-		//nolint:noctx // go test's own time limit bounds it
+		
 		cmd := exec.Command("go", args...)
 		cmd.Stderr = os.Stderr
 		if err := cmd.Run(); err != nil {
