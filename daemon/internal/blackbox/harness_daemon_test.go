@@ -41,7 +41,7 @@ const keptLines = 20_000
 // launch starts a daemon and waits until it says that it is ready.
 func launch(t *testing.T, name, config string, env []string) *daemon {
 	t.Helper()
-	
+
 	cmd := exec.Command(filepath.Join(binaries, "deliveryd"), "run", "--config", config)
 	d := &daemon{t: t, name: name, cmd: cmd, exited: make(chan struct{}), changed: make(chan struct{})}
 	cmd.Env = append([]string{

@@ -41,7 +41,7 @@ func build(dir string) error {
 		append(daemon, "../../cmd/deliveryd"),
 		{"build", "-o", filepath.Join(dir, "plugins", "deliveryd-transport-webhook"), "../../../plugins/webhook"},
 	} {
-		
+
 		cmd := exec.Command("go", args...)
 		cmd.Stderr = os.Stderr
 		if err := cmd.Run(); err != nil {

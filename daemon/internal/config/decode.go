@@ -172,7 +172,7 @@ func (a *attribute) sentence(err error) string {
 
 // eachError returns the errors that errors.Join joined, or err alone.
 func eachError(err error) []error {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // made by assign itself
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		return joined.Unwrap()
 	}
 	return []error{err}

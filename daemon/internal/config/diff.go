@@ -83,13 +83,13 @@ type given struct {
 
 // compareSettings compares everything but destinations.
 func (d *Diff) compareSettings(from, to *Config) {
-	old, new := settingsOf(from), settingsOf(to)
-	names := maps.Clone(old)
-	maps.Copy(names, new)
+	before, after := settingsOf(from), settingsOf(to)
+	names := maps.Clone(before)
+	maps.Copy(names, after)
 	// Certificates are read again, but a listener cannot become another one.
 	switched := (from.HTTP.TLS.CertFile == "") != (to.HTTP.TLS.CertFile == "")
 	for _, name := range slices.Sorted(maps.Keys(names)) {
-		a, b := old[name], new[name]
+		a, b := before[name], after[name]
 		if a.pointer != nil && b.pointer != nil && equal(a.pointer, b.pointer) {
 			continue
 		}
@@ -167,15 +167,15 @@ func changedKeys(from, to *Destination) []string {
 	if !from.Resolved || !to.Resolved {
 		return []string{"config"}
 	}
-	var old, new map[string]json.RawMessage
-	if json.Unmarshal(from.ConfigJSON, &old) != nil || json.Unmarshal(to.ConfigJSON, &new) != nil {
+	var before, after map[string]json.RawMessage
+	if json.Unmarshal(from.ConfigJSON, &before) != nil || json.Unmarshal(to.ConfigJSON, &after) != nil {
 		return []string{"config"}
 	}
-	all := maps.Clone(old)
-	maps.Copy(all, new)
+	all := maps.Clone(before)
+	maps.Copy(all, after)
 	var names []string
 	for name := range all {
-		if !bytes.Equal(old[name], new[name]) {
+		if !bytes.Equal(before[name], after[name]) {
 			names = append(names, "config."+name)
 		}
 	}

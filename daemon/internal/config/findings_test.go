@@ -24,7 +24,7 @@ func TestFindings(t *testing.T) {
 		want       []finding
 	}{
 		{"unknown block", `htpp { address = ":1" }`, []finding{{"3:1", []string{"Unsupported block", `"htpp"`, `Did you mean "http"?`}}}},
-		{"unknown attribute", `http { adress = ":1" }`, []finding{{"3:8", []string{"Unsupported argument", `"adress"`, `Did you mean "address"?`}}}},
+		{"unknown attribute", `http { adddress = ":1" }`, []finding{{"3:8", []string{"Unsupported argument", `"adddress"`, `Did you mean "address"?`}}}},
 		{"attribute at the top", `type = "x"`, []finding{{"3:1", []string{"Unsupported argument"}}}},
 		{"block as attribute", `http = { address = ":1" }`, []finding{{"3:1", []string{"Did you mean to define a block"}}}},
 		{"attribute as block", "defaults {\n  concurrency {}\n}", []finding{{"4:3", []string{"Did you mean to define argument"}}}},

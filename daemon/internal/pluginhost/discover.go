@@ -105,13 +105,13 @@ func checkPluginFile(path string, file *os.File) error {
 		return permanentError{err}
 	}
 	// The name may be a link: then the directory that it leads to counts as well.
-	real, err := filepath.EvalSymlinks(path)
+	target, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return fmt.Errorf("resolving plugin: %w", err)
 	}
-	if parent := filepath.Dir(real); parent != filepath.Dir(path) {
+	if parent := filepath.Dir(target); parent != filepath.Dir(path) {
 		if err := checkDirectory(parent); err != nil {
-			return permanentError{fmt.Errorf("%s leads to %s: %w", path, real, err)}
+			return permanentError{fmt.Errorf("%s leads to %s: %w", path, target, err)}
 		}
 	}
 	return nil

@@ -82,7 +82,7 @@ func newRig(t *testing.T, change func(*pluginhost.Options), plugins ...string) *
 // are too long for sockets.
 func shortDir(t *testing.T) string {
 	t.Helper()
-	directory, err := os.MkdirTemp("", "state")
+	directory, err := os.MkdirTemp("", "state") //nolint:usetesting // its path is too long, see above
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -72,6 +72,6 @@ func startRetrying(build func() *exec.Cmd) (*exec.Cmd, error) {
 		if !errors.Is(err, syscall.ETXTBSY) || i == tries {
 			return nil, err
 		}
-		time.Sleep(time.Duration(i) * time.Millisecond)
+		time.Sleep(time.Duration(i) * time.Millisecond) //nolint:forbidigo // no event tells when another fork lets go of the file
 	}
 }

@@ -12,7 +12,7 @@ import (
 
 func TestUnusedCopiesAreSwept(t *testing.T) {
 	t.Parallel()
-	root, err := os.MkdirTemp("", "sweep")
+	root, err := os.MkdirTemp("", "sweep") //nolint:usetesting // paths of t.TempDir are too long for sockets
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +87,7 @@ func TestCopyIsCheckedAgainBeforeItRuns(t *testing.T) {
 func TestStateDirectoryModes(t *testing.T) {
 	t.Parallel()
 	for _, shared := range []bool{false, true} {
-		root, err := os.MkdirTemp("", "modes")
+		root, err := os.MkdirTemp("", "modes") //nolint:usetesting // paths of t.TempDir are too long for sockets
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -28,6 +28,7 @@ func Pointer(steps ...string) string {
 	return pointer.String()
 }
 
+//nolint:gochecknoglobals // never changed: a Replacer is safe for concurrent use
 var (
 	escapeStep   = strings.NewReplacer("~", "~0", "/", "~1")
 	unescapeStep = strings.NewReplacer("~1", "/", "~0", "~")

@@ -67,6 +67,8 @@ func (v Value) Equal(other Value) bool {
 
 // processKey keys the fingerprints of Values: random per process, so that a
 // fingerprint in a log cannot be used to try guesses of the secret.
+//
+//nolint:gochecknoglobals // read-only once made, and the same for all values of the process
 var processKey = sync.OnceValue(func() []byte {
 	key := make([]byte, sha256.Size)
 	rand.Read(key) // never fails: crypto/rand ends the program instead
