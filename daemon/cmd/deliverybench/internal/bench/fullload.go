@@ -58,7 +58,7 @@ func (s *steady) stop() error {
 }
 
 // watch measures for a time, in windows, and calls look, when it is not nil, after each of them.
-func (s *steady) watch(ctx context.Context, length, each time.Duration, look func(at time.Duration, rate float64) error) (rates []float64, err error) {
+func (s *steady) watch(ctx context.Context, length, each time.Duration, look func() error) (rates []float64, err error) {
 	started := time.Now()
 	at := started
 	from, err := s.poll(ctx)
@@ -82,7 +82,7 @@ func (s *steady) watch(ctx context.Context, length, each time.Duration, look fun
 		if look == nil {
 			continue
 		}
-		if err := look(now.Sub(started), rates[len(rates)-1]); err != nil {
+		if err := look(); err != nil {
 			return rates, err
 		}
 	}

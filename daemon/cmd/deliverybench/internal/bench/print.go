@@ -172,13 +172,13 @@ func (r *Result) snapshotTable() *table.Table {
 		return nil
 	}
 	t := table.New(fmt.Sprintf("Full load for %.0f s, %d x %d, with and without a snapshot held open", r.Options.SnapshotS, steadyShape().Destinations, steadyShape().Concurrency),
-		"snapshot", "rate/s", "dead rows", "rate by window")
+		"snapshot", "rate/s", "dead rows", "others cores", "rate by window")
 	for _, run := range r.Snapshot {
 		var parts []string
 		for _, rate := range run.Windows {
 			parts = append(parts, thousands(rate))
 		}
-		t.Row(map[bool]string{false: "none", true: "held"}[run.Held], thousands(run.Rate), thousands(float64(run.DeadRows)), strings.Join(parts, " "))
+		t.Row(map[bool]string{false: "none", true: "held"}[run.Held], thousands(run.Rate), thousands(float64(run.DeadRows)), decimals(run.Others.Busy, 2), strings.Join(parts, " "))
 	}
 	return t
 }

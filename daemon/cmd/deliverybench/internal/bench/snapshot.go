@@ -18,6 +18,7 @@ type SnapshotRun struct {
 	Windows []float64 `json:"windows"`
 	// DeadRows is how many the queue holds at the end.
 	DeadRows int64   `json:"dead_rows"`
+	Others   Others  `json:"others"`
 	Arrived  Arrived `json:"arrived"`
 }
 
@@ -55,14 +56,26 @@ func (h *harness) snapshotRun(ctx context.Context, d *daemon, held bool) (run Sn
 				return err
 			}
 		}
-		rates, err := s.watch(ctx, h.Snapshot, h.Snapshot/windows, nil)
-		if err == nil {
-			run.Windows, run.Rate = rates, mean(rates)
-			run.DeadRows, err = d.deadRows(ctx)
-		}
-		return errors.Join(err, release())
+		return errors.Join(h.snapshotWindows(ctx, s, &run), release())
 	})
 	return run, err
+}
+
+func (h *harness) snapshotWindows(ctx context.Context, s *steady, run *SnapshotRun) error {
+	from, err := h.sample(ctx, s.d.database, s.d)
+	if err != nil {
+		return err
+	}
+	if run.Windows, err = s.watch(ctx, h.Snapshot, h.Snapshot/windows, nil); err != nil {
+		return err
+	}
+	to, err := h.sample(ctx, s.d.database, s.d)
+	if err != nil {
+		return err
+	}
+	run.Rate, run.Others = mean(run.Windows), others(from, to, 0)
+	run.DeadRows, err = s.d.deadRows(ctx)
+	return err
 }
 
 // holdSnapshot opens a transaction that sees the database as it is now, until it is released.

@@ -16,12 +16,13 @@ type SoakRun struct {
 	Arrived Arrived   `json:"arrived"`
 }
 
-// SoakRow is the state after a part of the run.
+// SoakRow is a part of the run.
 type SoakRow struct {
 	Minutes float64 `json:"minutes"`
 	Rate    float64 `json:"rate"`
-	Memory  Memory  `json:"memory"`
-	// Waiting is how many rows the queue holds.
+	// Memory is the most that was seen.
+	Memory Memory `json:"memory"`
+	// Waiting is how many rows the queue holds at the end of the part; the sizes are from then, too.
 	Waiting int64 `json:"waiting_rows"`
 	// QueueTable and QueueIndexes must not grow; the log does, by what was delivered.
 	QueueTable   int64 `json:"queue_table_bytes"`
@@ -58,17 +59,39 @@ func (h *harness) soak(ctx context.Context) error {
 	h.Log.Info("peak", "rate", int(run.Peak), "soak_rate", int(run.Fed))
 	return h.withDaemon(ctx, webhook, steadyShape(), func(ctx context.Context, d *daemon) (err error) {
 		run.Arrived, err = h.under(ctx, d, run.Fed, func(s *steady) error {
-			_, err := s.watch(ctx, h.Soak, h.Soak/soakWindows, func(at time.Duration, rate float64) error {
-				row, err := d.soakRow(ctx)
-				row.Minutes, row.Rate = at.Minutes(), rate
+			started := time.Now()
+			for range soakWindows {
+				row, err := h.soakWindow(ctx, s)
+				if err != nil {
+					return err
+				}
+				row.Minutes = time.Since(started).Minutes()
 				run.Windows = append(run.Windows, row)
-				h.Log.Info("soak", "minutes", fmt.Sprintf("%.1f", row.Minutes), "rate", int(rate), "daemon_mib", row.Memory.Daemon>>20, "waiting", row.Waiting)
-				return err
-			})
-			return err
+				h.Log.Info("soak", "minutes", fmt.Sprintf("%.1f", row.Minutes), "rate", int(row.Rate), "daemon_mib", row.Memory.Daemon>>20, "waiting", row.Waiting)
+			}
+			return nil
 		})
 		return err
 	})
+}
+
+// looks is how often memory is read in a window. Go's moves up and down between collections: only its peaks tell growth.
+const looks = 20
+
+func (h *harness) soakWindow(ctx context.Context, s *steady) (SoakRow, error) {
+	var peak Memory
+	length := h.Soak / soakWindows
+	rates, err := s.watch(ctx, length, length/looks, func() error {
+		now, _, err := s.d.memory()
+		peak = Memory{max(peak.Daemon, now.Daemon), max(peak.Plugin, now.Plugin)}
+		return err
+	})
+	if err != nil {
+		return SoakRow{}, err
+	}
+	row, err := s.d.soakRow(ctx)
+	row.Rate, row.Memory = mean(rates), peak
+	return row, err
 }
 
 // soakSQL adds up the log's partitions. The exact count is cheap: the queue is short, or the run has failed anyway.
@@ -77,9 +100,6 @@ select (select count(*) from delivery_queue), pg_table_size('delivery_queue'), p
   coalesce((select sum(pg_total_relation_size(inhrelid)) from pg_inherits where inhparent = 'delivery_logs'::regclass), 0)::bigint`
 
 func (d *daemon) soakRow(ctx context.Context) (row SoakRow, err error) {
-	if row.Memory, _, err = d.memory(); err != nil {
-		return row, err
-	}
 	if err := d.conn.QueryRow(ctx, soakSQL).Scan(&row.Waiting, &row.QueueTable, &row.QueueIndexes, &row.Logs); err != nil {
 		return row, fmt.Errorf("reading table sizes: %w", err)
 	}
