@@ -17,6 +17,7 @@ PLUGINS := $(notdir $(patsubst %/,%,$(wildcard plugins/*/)))
 PKG       ?= ./...
 TESTFLAGS ?=
 FUZZTIME  ?= 30s
+BENCHFLAGS ?=
 ROUNDS    ?= 50
 
 .DEFAULT_GOAL := help
@@ -55,8 +56,11 @@ check-generated: server-deps ## fail when gen/ or a page of docs/ is not what "m
 	@for page in build/_generated/docs/*; do diff docs/$${page##*/} $$page || \
 	  { echo "docs/$${page##*/} is stale: run \"make generate\" and commit"; exit 1; }; done
 
-bench: server-deps build ## deliveries per second and CPU per delivery, as a table
-	go run ./daemon/cmd/deliverybench
+# Not "go run", which does not pass signals on: an interrupted bench stops its servers.
+bench: server-deps build ## rate, CPU by process, latency, beside a peer (BENCHFLAGS='--only latency'; --help lists them)
+	@mkdir -p build
+	go build -o build/deliverybench ./daemon/cmd/deliverybench
+	build/deliverybench $(BENCHFLAGS)
 
 chaos: deps build/pgrun ## the fault tests (TestFault...), ROUNDS times as often as in "make test"
 	DELIVERYD_FAULT_ROUNDS=$(ROUNDS) build/pgrun go test -race -count=1 -timeout 60m -run '^TestFault' $(TESTFLAGS) $(PKG)
