@@ -254,6 +254,10 @@ func (d *daemon) startEngine(ctx context.Context) error {
 	if err != nil {
 		host = "unknown"
 	}
+	// Before the first outcome, or it would go to the default partition and stay there.
+	if err := d.store.Housekeep(ctx, retention(d.cfg)); err != nil {
+		d.log.Warn("housekeeping before the start failed; it is tried again", "error", err)
+	}
 	d.engine = engine.New(engine.Options{
 		DaemonID: "d-" + uuid.NewString(), Host: host, Version: d.o.Version,
 		Lease: lease.Config{TTL: d.cfg.Queue.Lease}, RenewEvery: d.cfg.Queue.Renew, DiscoverEvery: d.cfg.Queue.PollInterval,
@@ -265,7 +269,7 @@ func (d *daemon) startEngine(ctx context.Context) error {
 	d.registry.MustRegister(newCollector(d.engine.State, d.host.Transports))
 	d.service = delivery.NewService(delivery.Options{
 		Store: d.store, Destinations: d.directory, Waker: d.engine, Announce: d.notifier.Wake,
-		Changed: d.engine.DestinationChanged, Limits: submitLimits(d.cfg), Logger: d.log.Logger,
+		Changed: d.rowsTaken, Limits: submitLimits(d.cfg), Logger: d.log.Logger,
 	})
 
 	running := context.WithoutCancel(ctx)
@@ -309,6 +313,13 @@ func (d *daemon) listen(ctx context.Context) {
 	if err != nil && ctx.Err() == nil {
 		d.log.Warn("notifications are off; polling finds what others queued", "error", err)
 	}
+}
+
+// rowsTaken makes whoever owns a destination's lane read it anew: rows of it were
+// cancelled, and may have been read ahead.
+func (d *daemon) rowsTaken(destination int32) {
+	d.engine.DestinationChanged(destination)
+	d.notifier.DestinationChanged(destination)
 }
 
 func (d *daemon) config() *config.Config {

@@ -230,10 +230,13 @@ func (e *Engine) Wake(hints []Hint) { e.hints.add(hints) }
 // another daemon. It never waits.
 func (e *Engine) Discover() { e.hints.discover() }
 
-// DestinationChanged tells the engine to load a destination anew.
+// DestinationChanged tells the engine to load a destination anew, and to read its
+// rows anew: some may have been cancelled.
 func (e *Engine) DestinationChanged(id int32) {
 	e.post(func() {
 		if l, ok := e.lanes[id]; ok {
+			e.dropQueue(l)
+			l.stale = l.reading
 			e.load(l)
 		}
 	})

@@ -248,6 +248,26 @@ func TestRowsOfAnotherOrganizationAreNeverSent(t *testing.T) {
 	})
 }
 
+func TestCancelledRowThatWasReadAheadIsNotSent(t *testing.T) {
+	eachWay(t, func(t *testing.T, f *fixture) {
+		d := f.destination(destination.Settings{Concurrency: 1})
+		gate := make(chan struct{})
+		f.fake.gates[fmt.Sprint(d.ID)] = gate
+		ids := f.insert(d, 5, "", "")
+		e := f.start()
+		waitState(t, e, func(s engine.State) bool { return s.InFlight == 1 && s.Buffered == 4 })
+		if moved, err := f.store.Cancel(t.Context(), "acme", ids[3], nil, "ops"); err != nil || len(moved) != 1 {
+			t.Fatalf("cancelled %v, %v", moved, err)
+		}
+		e.DestinationChanged(d.ID)
+		close(gate)
+		f.eventually("4", `select count(*) from delivery_logs where status = 'delivered'`)
+		if n := f.fake.count(ids[3]); n != 0 {
+			t.Errorf("the cancelled row was attempted %d times", n)
+		}
+	})
+}
+
 func TestExpiredRowsAreNotAttempted(t *testing.T) {
 	eachWay(t, func(t *testing.T, f *fixture) {
 		d := f.destination(destination.Settings{})

@@ -83,6 +83,7 @@ type lane struct {
 	pending                      int   // outcomes that wait to be recorded
 	used                         int32 // deliveries since then
 	reading                      bool
+	stale                        bool      // what the read under way brings may have been cancelled since
 	probed                       int       // priority of the last probe
 	inReady, inHungry, inWaiting bool      // see laneQueue
 	timer                        time.Time // of its entry in the timer heap that counts

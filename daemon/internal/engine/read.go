@@ -118,6 +118,10 @@ func (e *Engine) readDone(probes []store.Probe, rows []store.Item, err error) {
 func (e *Engine) takeIn(l *lane, p store.Probe, rows []store.Item) {
 	v := &l.levels[p.Priority]
 	l.reading = false
+	if l.stale {
+		l.stale, rows = false, nil
+		v.restart(e.now)
+	}
 	if len(rows) == int(p.Limit) {
 		v.active = true
 	}
