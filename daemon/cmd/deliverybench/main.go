@@ -34,7 +34,10 @@ func main() {
 
 func rootCommand() *cobra.Command {
 	o := bench.Options{Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
-	destinations, concurrency := []int{1, 100, 1000}, []int{256, 16, 8}
+	var destinations, concurrency []int
+	for _, shape := range bench.DefaultShapes() {
+		destinations, concurrency = append(destinations, shape.Destinations), append(concurrency, shape.Concurrency)
+	}
 	cmd := &cobra.Command{
 		Use:   "deliverybench",
 		Short: "Measure deliveryd and a peer, in turn",

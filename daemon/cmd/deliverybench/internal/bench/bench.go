@@ -65,8 +65,7 @@ func (o Options) withDefaults() Options {
 		o.Sections = defaultSections()
 	}
 	if len(o.Shapes) == 0 {
-		// Enough requests at work to keep two cores busy, few enough that they do not wait for each other.
-		o.Shapes = []Shape{{1, 256}, {100, 16}, {1000, 8}}
+		o.Shapes = DefaultShapes()
 	}
 	if len(o.ClaimRows) == 0 {
 		o.ClaimRows = []int{10_000, 1_000_000, 3_000_000}
@@ -80,6 +79,11 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.Soak, 10*time.Minute)
 	return o
 }
+
+// DefaultShapes are 1, 100 and 1,000 destinations with the concurrency that cost the least CPU per delivery on 2 cores:
+// enough requests at work to keep them busy, and few connections. Measured, µs in all: 1 x 64 149, x 128 143, x 256 144;
+// 100 x 4 178, x 16 192, x 32 205; 1,000 x 2 203, x 4 209, x 8 227.
+func DefaultShapes() []Shape { return []Shape{{1, 128}, {100, 4}, {1000, 2}} }
 
 func setDefault[T int | time.Duration](v *T, def T) {
 	if *v == 0 {

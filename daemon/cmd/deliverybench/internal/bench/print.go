@@ -125,7 +125,8 @@ func (r *Result) latencyTable() *table.Table {
 	if len(r.Latency) == 0 {
 		return nil
 	}
-	t := table.New(fmt.Sprintf("Submit to receipt at %d/s, open loop, %.0f s a round, ms (medians)", r.Options.Rate, r.Options.LatencyS),
+	t := table.New(fmt.Sprintf("Submit to receipt at %d/s, %d destinations, open loop, %.0f s a round, ms (medians)",
+		r.Options.Rate, latencyShape().Destinations, r.Options.LatencyS),
 		"", "p50", "p95", "p99", "max", "accepted p50", "p99", "others cores")
 	row := func(name string, runs []LatencyRun) {
 		median := func(f func(LatencyRun) float64) string { return decimals(figures.MedianOf(runs, f), 2) }
@@ -145,7 +146,7 @@ func (r *Result) submitTable() *table.Table {
 	if len(r.Submit) == 0 {
 		return nil
 	}
-	t := table.New("Submissions over HTTP, all durable (medians)",
+	t := table.New(fmt.Sprintf("Submissions over HTTP to %d destinations, all durable (medians)", submitShape().Destinations),
 		"", "rate/s", "p50 ms", "p99 ms", "daemon µs", "PostgreSQL µs", "client µs", "WAL", "others cores")
 	for _, kind := range submitKinds() {
 		runs := r.submitRuns(kind.Kind)
