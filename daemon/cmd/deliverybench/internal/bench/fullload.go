@@ -9,7 +9,7 @@ import (
 )
 
 // steadyShape is that of the longer runs.
-func steadyShape() Shape { return Shape{Destinations: 100, Concurrency: 16} }
+func steadyShape() Shape { return Shape{Destinations: 100, Concurrency: 4} }
 
 // backlog is how many deliveries wait under full load: enough that no lane runs dry, few enough that the queue stays
 // small, as it does where consumers keep up.
