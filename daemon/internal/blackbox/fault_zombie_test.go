@@ -38,7 +38,7 @@ func TestFaultZombie(t *testing.T) {
 		held.fail() // only now does the peer answer the zombie
 		zombie.signal(syscall.SIGCONT)
 		faults = append(faults, stopped)
-		zombie.awaitLogAfter(mark, "the lease ran out before it was renewed")
+		zombie.awaitLogAfter(mark, leaseRanOut)
 		zombie.awaitLogAfter(mark, "outcomes came too late")
 	}
 	f.awaitShared(live...)

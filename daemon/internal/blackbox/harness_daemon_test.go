@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,6 +30,7 @@ type daemon struct {
 	cmd  *exec.Cmd
 
 	exited chan struct{} // closed when the process is gone and its log read
+	logged chan struct{} // closed when its log has ended
 
 	mu      sync.Mutex
 	lines   []string
@@ -43,7 +46,7 @@ func launch(t *testing.T, name, config string, env []string) *daemon {
 	t.Helper()
 
 	cmd := exec.Command(filepath.Join(binaries, "deliveryd"), "run", "--config", config)
-	d := &daemon{t: t, name: name, cmd: cmd, exited: make(chan struct{}), changed: make(chan struct{})}
+	d := &daemon{t: t, name: name, cmd: cmd, exited: make(chan struct{}), logged: make(chan struct{}), changed: make(chan struct{})}
 	cmd.Env = append([]string{
 		"PATH=" + os.Getenv("PATH"),
 		"GORACE=halt_on_error=0",
@@ -54,18 +57,12 @@ func launch(t *testing.T, name, config string, env []string) *daemon {
 	if err != nil {
 		t.Fatalf("starting %s: %v", name, err)
 	}
-	if err := cmd.Start(); err != nil {
+	started := make(chan error, 1)
+	go d.supervise(started)
+	if err := <-started; err != nil {
 		t.Fatalf("starting %s: %v", name, err)
 	}
-	go func() {
-		defer close(d.exited)
-		scanner := bufio.NewScanner(stderr)
-		scanner.Buffer(nil, 1<<20)
-		for scanner.Scan() {
-			d.line(scanner.Text())
-		}
-		_ = cmd.Wait() // its status is looked at where it matters
-	}()
+	go d.read(stderr)
 	t.Cleanup(d.end)
 	ready := d.awaitLog(`"msg":"ready"`)
 	var line struct{ Address string }
@@ -74,6 +71,36 @@ func launch(t *testing.T, name, config string, env []string) *daemon {
 	}
 	d.url = line.Address
 	return d
+}
+
+// supervise keeps the thread that starts the process until the process has ended:
+// the kernel sends the parent-death signal when that thread ends, and threads end
+// when a goroutine elsewhere leaves one that it had locked.
+func (d *daemon) supervise(started chan<- error) {
+	runtime.LockOSThread()
+	if err := d.cmd.Start(); err != nil {
+		close(d.logged)
+		started <- err
+		return
+	}
+	started <- nil
+	<-d.logged
+	_ = d.cmd.Wait() // its status is looked at where it matters
+	close(d.exited)
+}
+
+func (d *daemon) read(stderr io.Reader) {
+	defer close(d.logged)
+	lines := bufio.NewReader(stderr)
+	for {
+		text, err := lines.ReadString('\n')
+		if text != "" {
+			d.line(strings.TrimSuffix(text, "\n"))
+		}
+		if err != nil {
+			return
+		}
+	}
 }
 
 func (d *daemon) line(text string) {
@@ -101,7 +128,7 @@ func (d *daemon) end() {
 		}
 	}
 	if d.t.Failed() {
-		d.t.Logf("the end of the log of %s:\n%s", d.name, strings.Join(d.lines[max(0, len(d.lines)-150):], "\n"))
+		d.t.Logf("the end of the log of %s:\n%s", d.name, strings.Join(d.lines[max(0, len(d.lines)-60):], "\n"))
 	}
 }
 
@@ -126,6 +153,21 @@ func (d *daemon) mark() int {
 	defer d.mu.Unlock()
 	return len(d.lines)
 }
+
+// said reports whether a line from that mark on holds text.
+func (d *daemon) said(from int, text string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, line := range d.lines[from:] {
+		if strings.Contains(line, text) {
+			return true
+		}
+	}
+	return false
+}
+
+// leaseRanOut is what a daemon says that could not renew its lease.
+const leaseRanOut = "the lease ran out before it was renewed"
 
 func (d *daemon) awaitLogAfter(from int, text string) string {
 	d.t.Helper()
