@@ -86,7 +86,8 @@ type Options struct {
 	// of JSON text. Defaults to 10 MiB.
 	MaxPayload int
 	// MaxUnrecorded bounds the results that wait to be recorded; above it nothing
-	// new is dispatched. Defaults to 8,192.
+	// new is dispatched, and at most so many are sent again after a crash, beside
+	// those in flight. Defaults to 2,048.
 	MaxUnrecorded int
 	// RecordEvery is how long a result may wait for company before it is recorded.
 	// Defaults to 5 ms.
@@ -117,7 +118,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.MaxBuffered, 16384)
 	setDefault(&o.MaxBufferedBytes, 64<<20)
 	setDefault(&o.MaxPayload, 10<<20)
-	setDefault(&o.MaxUnrecorded, 8192)
+	setDefault(&o.MaxUnrecorded, 2048)
 	setDefault(&o.RecordEvery, 5*time.Millisecond)
 	if o.Observer == nil {
 		o.Observer = nobody{}

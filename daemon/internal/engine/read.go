@@ -61,8 +61,11 @@ func (e *Engine) probes() []store.Probe {
 		if l == nil {
 			break
 		}
+		if !e.mayRead(l) {
+			continue // lost or blocked since it was put in
+		}
 		p, ok := l.wantsRead()
-		if !ok || !e.mayRead(l) {
+		if !ok {
 			continue
 		}
 		limit := e.readLimit(l)
