@@ -85,6 +85,7 @@ type lane struct {
 	reading                      bool
 	stale                        bool      // what the read under way brings may have been cancelled since
 	probed                       int       // priority of the last probe
+	denied                       time.Time // when it was last asked for
 	inReady, inHungry, inWaiting bool      // see laneQueue
 	timer                        time.Time // of its entry in the timer heap that counts
 }

@@ -69,8 +69,8 @@ func (e *Engine) turn() {
 	}
 	e.dispatch()
 	e.feed()
+	e.release() // first: two daemons that ask each other for lanes all the time must also give
 	e.acquire()
-	e.release()
 	e.flush()
 }
 

@@ -10,6 +10,8 @@ import (
 const (
 	// acquireMax bounds one acquisition.
 	acquireMax = 1000
+	// acquireAgain is how long a lane that somebody else has is not asked for again.
+	acquireAgain = 200 * time.Millisecond
 	// discoverLoad bounds the share of time that discovery may take: with a million
 	// destinations it runs less often rather than all the time.
 	discoverLoad = 20
@@ -87,8 +89,11 @@ func (e *Engine) interest(id int32) *lane {
 	if !e.machine.Should(id) && !e.machine.Fence().IsZero() {
 		return nil
 	}
-	e.wanted[id] = struct{}{}
-	return e.lane(id)
+	l := e.lane(id)
+	if e.now.Sub(l.denied) >= acquireAgain {
+		e.wanted[id] = struct{}{}
+	}
+	return l
 }
 
 func (e *Engine) lane(id int32) *lane {
@@ -123,15 +128,18 @@ func (e *Engine) acquire() {
 	epoch := e.machine.Epoch()
 	go func() {
 		lanes, err := e.queue.AcquireLanes(e.ctx, e.o.DaemonID, ids)
-		e.post(func() { e.acquired(epoch, lanes, err) })
+		e.post(func() { e.acquired(epoch, ids, lanes, err) })
 	}()
 }
 
-func (e *Engine) acquired(epoch uint64, lanes []store.Lane, err error) {
+func (e *Engine) acquired(epoch uint64, asked []int32, lanes []store.Lane, err error) {
 	e.acquiring, e.coordinated = false, time.Now()
 	if err != nil {
 		e.log.Warn("acquiring lanes failed, trying again with the next discovery", "error", err)
 		return
+	}
+	for _, id := range asked {
+		e.lane(id).denied = e.now
 	}
 	ids := make([]int32, len(lanes))
 	for i, l := range lanes {
