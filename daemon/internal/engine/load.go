@@ -50,8 +50,9 @@ func (e *Engine) fetchDestination(ctx context.Context, id int32, withHealth bool
 	if withHealth {
 		h, err := e.queue.Health(ctx, id)
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
-			got.err = err
-			return got
+			// Without its record the lane must not begin: it would forget that it is held,
+			// and write so.
+			return loaded{err: err}
 		}
 		if err == nil {
 			got.health = &h
@@ -92,7 +93,11 @@ func (e *Engine) loaded(l *lane, got loaded) {
 	case got.err != nil:
 		e.block(l, fmt.Sprintf("the destination could not be opened: %v", got.err))
 		e.log.Warn("destination cannot be opened, its deliveries wait", "destination", got.dest.Label, "organization", got.dest.OrganizationID, "error", got.err)
-		e.retryLoad(l, reloadEvery)
+		if errors.Is(got.err, store.ErrUnavailable) {
+			e.retryLoad(l, time.Second) // the database had a bad moment, nothing is wrong with the destination
+		} else {
+			e.retryLoad(l, reloadEvery)
+		}
 	default:
 		l.block = ""
 		e.timers.set(l, l.ripe(e.now))
