@@ -128,7 +128,7 @@ func (d *daemon) end() {
 		}
 	}
 	if d.t.Failed() {
-		d.t.Logf("the end of the log of %s:\n%s", d.name, strings.Join(d.lines[max(0, len(d.lines)-60):], "\n"))
+		d.t.Logf("the end of the log of %s:\n%s", d.name, strings.Join(d.lines[max(0, len(d.lines)-200):], "\n"))
 	}
 }
 

@@ -280,8 +280,12 @@ func (f *fleet) settle() tally {
 	} else {
 		f.await("the queue to be empty", `select not exists (select 1 from delivery_queue)`)
 	}
+	took := time.Since(done)
 	f.t.Logf("accepted %d, all arrived %v later; submissions answered 503: %d, not answered: %d",
-		accepted, time.Since(done).Round(time.Millisecond), refused, unanswered)
+		accepted, took.Round(time.Millisecond), refused, unanswered)
+	if took > lease+2*time.Second+slack {
+		f.t.Errorf("the last arrived %v after the last fault and the last submission: something stood still", took.Round(time.Millisecond))
+	}
 	return f.tally(accepted)
 }
 
