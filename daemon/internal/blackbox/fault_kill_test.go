@@ -22,7 +22,7 @@ func TestFaultKillDaemon(t *testing.T) {
 		settings func(*testing.T) settings
 	}{
 		"one of two":                             {2, func(*testing.T) settings { return settings{} }},
-		"one of three":                           {3, func(*testing.T) settings { return settings{destinations: 12} }},
+		"one of three":                           {3, func(*testing.T) settings { return settings{destinations: 40} }},
 		"one of two without LISTEN":              {2, func(*testing.T) settings { return settings{wake: "poll"} }},
 		"one of two behind a transaction pooler": {2, pooled},
 	} {

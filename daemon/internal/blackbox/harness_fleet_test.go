@@ -33,7 +33,7 @@ type settings struct {
 	database string
 	// direct is the URL by which the test looks, and producers insert. Defaults to database.
 	direct string
-	// destinations is their number. Defaults to 8.
+	// destinations is their number. Defaults to 32.
 	destinations int
 	// concurrency is that of each destination. Defaults to 4.
 	concurrency int
@@ -64,7 +64,8 @@ func newFleet(t *testing.T, s settings) *fleet {
 		s.database = pgtest.New(t).URL
 	}
 	s.direct = or(s.direct, s.database)
-	s.destinations, s.concurrency = or(s.destinations, 8), or(s.concurrency, 4)
+	// So many that no daemon of three is left without a lane by chance: 3 * (2/3)^32, 1 in 100,000.
+	s.destinations, s.concurrency = or(s.destinations, 32), or(s.concurrency, 4)
 	s.wake, s.work = or(s.wake, "notify"), or(s.work, 5*time.Millisecond)
 	//nolint:usetesting // sockets of plugins are in it, and the path of t.TempDir may be too long for them
 	dir, err := os.MkdirTemp("", "fleet-")
