@@ -90,11 +90,11 @@ func pluginsBlock() *block {
 }
 
 func pluginBlock() *block {
-	return labelled("plugin", []string{"name"},
+	b := labelled("plugin", []string{"name"},
 		func(c *Config) *[]*Plugin { return &c.PluginSettings },
 		func(labels []string) *Plugin { p := newPlugin(); p.Name = labels[0]; return p },
 		func(p *Plugin) []string { return []string{p.Name} },
-		"Settings of one plugin, by the name of its transport. A plugin needs none.",
+		"Settings of one plugin, by the name of its transport. A plugin needs none. Several files may each give a part of them: `deliveryd plugin lock` writes the digests to a file of their own.",
 		set("sha256", func(p *Plugin) *string { return &p.SHA256 },
 			"Digest that the binary must have, 64 hexadecimal digits.", unset("any"), check(checkSHA256)),
 		set("auto_mtls", func(p *Plugin) *bool { return &p.AutoMTLS },
@@ -106,6 +106,8 @@ func pluginBlock() *block {
 		set("log_level", func(p *Plugin) *string { return &p.LogLevel },
 			"Least level of the plugin's log lines that is kept.", oneOf("debug", "info", "warn", "error")),
 	)
+	b.joins = true
+	return b
 }
 
 func httpBlock() *block {

@@ -305,3 +305,12 @@ func (c *Config) Plugin(name string) Plugin {
 	plugin.Name = name
 	return *plugin
 }
+
+// PinnedAt says where the sha256 of p is given; the zero Range when it is not.
+func (c *Config) PinnedAt(p *Plugin) Range {
+	where, ok := c.inner.loader.sources[&p.SHA256]
+	if !ok {
+		return Range{}
+	}
+	return rangeOf(where)
+}

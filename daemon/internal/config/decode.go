@@ -54,6 +54,10 @@ func (l *loader) decodeBlocks(spec *block, blocks hcl.Blocks, parent any, path s
 		nested := spec.blocks[i]
 		name := path + "\x00" + one.Type + "\x00" + strings.Join(one.Labels, "\x00")
 		if first, ok := l.first[name]; ok {
+			if nested.joins && first.Filename != one.DefRange.Filename {
+				l.decodeBlock(nested, one, l.opened[name], name)
+				continue
+			}
 			l.add(twice(one.DefRange, first, describe(one)+" is given twice"))
 			continue
 		}
@@ -70,6 +74,9 @@ func (l *loader) decodeBlocks(spec *block, blocks hcl.Blocks, parent any, path s
 			sourced.setSource(one.DefRange)
 		}
 		l.sources[value] = one.DefRange
+		if nested.joins {
+			l.opened[name] = value
+		}
 		l.decodeBlock(nested, one, value, name)
 	}
 }
@@ -106,6 +113,10 @@ func (l *loader) decodeBlock(spec *block, b *hcl.Block, value any, path string) 
 // decodeAttribute decodes one attribute into the setting of block's value.
 func (l *loader) decodeAttribute(a *attribute, given *hcl.Attribute, block any, ctx *hcl.EvalContext) {
 	pointer := a.at(block)
+	if first, ok := l.sources[pointer]; ok {
+		l.add(twice(given.NameRange, first, a.name+" is given twice"))
+		return
+	}
 	l.sources[pointer] = given.Range
 	if l.brokenAt(given.Range) {
 		return // what is left of it after a syntax error says nothing

@@ -166,6 +166,9 @@ type loader struct {
 	// first says where a block that may occur once, or a name, was first seen.
 	first map[string]hcl.Range
 	known knownNames
+	// opened holds the values of blocks that may be given in parts, by the same
+	// names as first.
+	opened map[string]any
 
 	// sources says where a setting was given, by the pointer to it.
 	sources map[any]hcl.Range
@@ -184,7 +187,7 @@ func newLoader(options Options) *loader {
 	}
 	l := &loader{
 		options: options, broken: map[string]bool{}, files: map[string]*hcl.File{}, contexts: map[string]*hcl.EvalContext{},
-		locals: map[string]*local{}, first: map[string]hcl.Range{}, heads: map[string][]head{}, known: newKnownNames(),
+		locals: map[string]*local{}, first: map[string]hcl.Range{}, opened: map[string]any{}, heads: map[string][]head{}, known: newKnownNames(),
 		sources: map[any]hcl.Range{}, variables: map[string]cty.Value{}, secrets: map[string]bool{}, public: map[string]bool{},
 		contents: map[string]string{},
 	}

@@ -23,6 +23,9 @@ type block struct {
 	plugin bool
 	// repeated blocks may occur many times, told apart by their labels.
 	repeated bool
+	// joins blocks may be given in parts: one per file, each with attributes of
+	// its own, so that a file that a program writes can stand beside a person's.
+	joins bool
 	// checkLabel finds what is wrong with a label.
 	checkLabel func(label string) error
 
