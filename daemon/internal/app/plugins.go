@@ -69,7 +69,12 @@ func Plugins(ctx context.Context, o Options) ([]pluginhost.Status, error) {
 	if found.HasErrors() {
 		return nil, &ConfigError{found}
 	}
-	host, err := startHost(ctx, hostOptions(cfg, slog.New(slog.DiscardHandler), o.Version, nil))
+	return pluginStatus(ctx, hostOptions(cfg, slog.New(slog.DiscardHandler), o.Version, nil))
+}
+
+// pluginStatus starts plugins, asks how they are, and stops them.
+func pluginStatus(ctx context.Context, options pluginhost.Options) ([]pluginhost.Status, error) {
+	host, err := startHost(ctx, options)
 	if err != nil {
 		return nil, err
 	}
