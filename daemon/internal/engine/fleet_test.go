@@ -110,6 +110,24 @@ func TestSurvivorTakesOverFromADeadDaemon(t *testing.T) {
 	})
 }
 
+// TestLaneThatTheDatabaseGaveAwayIsAcquiredAgain: when the database's clock was
+// stepped ahead, a lease can look over to another daemon, which takes the lanes
+// and gives them back; the first must not go on without owning them.
+func TestLaneThatTheDatabaseGaveAwayIsAcquiredAgain(t *testing.T) {
+	eachWay(t, func(t *testing.T, f *fixture) {
+		d := f.destination(destination.Settings{})
+		f.start(shortLease)
+		f.insert(d, 1, "", "")
+		f.eventually("1", `select count(*) from delivery_logs where status = 'delivered'`)
+		if _, err := f.pool.Exec(t.Context(), `update delivery_lanes set daemon_id = null`); err != nil {
+			t.Fatal(err)
+		}
+		f.eventually("1", `select count(*) from delivery_lanes l join delivery_daemons d on d.id = l.daemon_id`)
+		f.insert(d, 1, "", "")
+		f.eventually("2", `select count(*) from delivery_logs where status = 'delivered'`)
+	})
+}
+
 // frozen is a store whose lease can't be renewed while it is frozen.
 type frozen struct {
 	*store.Store

@@ -15,7 +15,12 @@ const (
 	// discoverLoad bounds the share of time that discovery may take: with a million
 	// destinations it runs less often rather than all the time.
 	discoverLoad = 20
+	// discoverPause bounds that: a search that took long because the database, or
+	// this process, stood still must not make the daemon blind for minutes.
+	discoverPause = 3 * time.Second
 )
+
+const leaseRanOut = "the lease ran out before it was renewed: nothing is started until it is"
 
 // renewLoop keeps the daemon's lease.
 func (e *Engine) renewLoop() {
@@ -44,12 +49,13 @@ func (e *Engine) renewed(sent time.Time, got store.Lease) {
 		ids[i] = d.ID
 	}
 	// The loop itself may have stood still: the time of the turn is too old here.
-	e.lost(e.machine.Renewed(time.Now(), sent, ids))
+	e.lost(leaseRanOut, e.machine.Renewed(time.Now(), sent, ids))
 	for _, id := range e.machine.Rebalance() {
 		e.log.Info("handing a lane over", "destination_id", id)
 		e.dropQueue(e.lanes[id])
 	}
 	if !e.coordinating() && sent.After(e.coordinated) {
+		e.lost("the database says that others have lanes of this daemon: was its clock stepped?", e.machine.Missing(got.Lanes))
 		e.giveBackLanes(e.machine.Strays(got.Lanes))
 	}
 	if first {
@@ -66,14 +72,14 @@ func (e *Engine) lapse() {
 	if e.machine.Fence().IsZero() || e.machine.Valid(e.now) {
 		return
 	}
-	e.lost(e.machine.Lapse(e.now))
+	e.lost(leaseRanOut, e.machine.Lapse(e.now))
 }
 
-func (e *Engine) lost(lanes []int32) {
+func (e *Engine) lost(why string, lanes []int32) {
 	if len(lanes) == 0 {
 		return
 	}
-	e.log.Warn("the lease ran out before it was renewed: nothing is started until it is", "lanes", len(lanes))
+	e.log.Warn(why, "lanes", len(lanes))
 	for _, id := range lanes {
 		e.unload(e.lanes[id])
 		e.wanted[id] = struct{}{}
@@ -215,7 +221,7 @@ func (e *Engine) discover() {
 		err := e.queue.Discover(e.ctx, func(w store.Waiting) { found = append(found, w) })
 		took := time.Since(started)
 		e.post(func() { e.discovered(found, err) })
-		pause(e.ctx, took*(discoverLoad-1))
+		pause(e.ctx, min(took*(discoverLoad-1), discoverPause))
 		e.post(func() {
 			e.discovering = false
 			if e.rediscover {
