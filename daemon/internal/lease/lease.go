@@ -171,6 +171,26 @@ func (m *Machine) Strays(owned []int32) []int32 {
 	return slices.DeleteFunc(slices.Clone(owned), func(id int32) bool { return m.Holds(id) || m.Should(id) })
 }
 
+// Missing drops and returns the lanes that this daemon holds while the database,
+// with these lanes as its own, says otherwise: its clock was stepped and the lease
+// looked over to somebody, or a standby that was behind took over. What holds for
+// Strays holds here.
+func (m *Machine) Missing(owned []int32) []int32 {
+	ours := make(map[int32]struct{}, len(owned))
+	for _, id := range owned {
+		ours[id] = struct{}{}
+	}
+	var missing []int32
+	for id := range m.lanes {
+		if _, ok := ours[id]; !ok {
+			missing = append(missing, id)
+			delete(m.lanes, id)
+		}
+	}
+	slices.Sort(missing)
+	return missing
+}
+
 // Released notes that lanes were given back.
 func (m *Machine) Released(lanes []int32) {
 	for _, id := range lanes {

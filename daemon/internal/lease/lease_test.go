@@ -93,6 +93,22 @@ func TestLeaveDrainsEverything(t *testing.T) {
 	}
 }
 
+func TestLanesThatTheDatabaseGaveAwayAreDropped(t *testing.T) {
+	t.Parallel()
+	m := New("a", Config{})
+	m.Renewed(start, start, []string{"a"})
+	m.Acquired(start, m.Epoch(), []int32{1, 2, 3})
+	if missing := m.Missing([]int32{2, 9}); !slices.Equal(missing, []int32{1, 3}) {
+		t.Fatalf("missing %v, want what is held here and not there", missing)
+	}
+	if m.Owns(start, 1) || m.Holds(3) || !m.Owns(start, 2) {
+		t.Fatal("want the missing lanes dropped and the other kept")
+	}
+	if again := m.Missing([]int32{2}); len(again) != 0 {
+		t.Fatalf("missing %v, want each once", again)
+	}
+}
+
 // database is what delivery_daemons and delivery_lanes do, as the store's
 // statements do it: a lane goes only to a daemon whose lease runs, and only from
 // one whose lease is over.

@@ -73,7 +73,9 @@ type Lane struct {
 // acquireSQL locks the rows in id order, so that two daemons that want the same
 // lanes wait for each other and never deadlock. Who waited looks at the lane as it
 // is now, but at the daemons as they were when it began: an owner that came or
-// renewed in between looks dead to it, and is told by acquired_at.
+// renewed in between looks dead to it, and is told by acquired_at. A time that has
+// not come yet tells nothing: the clock was stepped back since, and the lanes of
+// a dead daemon must not wait until it comes there again.
 const acquireSQL = `
 insert into delivery_lanes as l (destination_id, daemon_id)
 select x, $2::text from unnest($1::int[]) as x
@@ -83,7 +85,7 @@ on conflict (destination_id) do update set
   unclean = case when l.daemon_id is null or l.daemon_id = excluded.daemon_id then 0 else l.unclean + 1 end,
   daemon_id = excluded.daemon_id, acquired_at = now()
 where l.daemon_id is null or l.daemon_id = excluded.daemon_id
-  or l.acquired_at < now() and not exists (select 1 from delivery_daemons d where d.id = l.daemon_id and d.lease_expires_at > now())
+  or (l.acquired_at < now() or l.acquired_at > clock_timestamp()) and not exists (select 1 from delivery_daemons d where d.id = l.daemon_id and d.lease_expires_at > now())
 returning l.destination_id, l.unclean`
 
 // AcquireLanes takes those of the lanes that are free and returns them; none

@@ -59,6 +59,20 @@ func TestLanesHaveOneOwner(t *testing.T) {
 	f.acquire(t, "b", []Lane{{2, 0}}, 2)
 }
 
+// TestLaneOfADeadOwnerFromTheFuture: the clock was stepped back since the lane was
+// acquired.
+func TestLaneOfADeadOwnerFromTheFuture(t *testing.T) {
+	t.Parallel()
+	f := open(t)
+	f.renew(t, "dead", time.Minute)
+	f.acquire(t, "dead", []Lane{{1, 0}}, 1)
+	f.exec(t, `update delivery_lanes set acquired_at = now() + interval '2 hours'`)
+	f.renew(t, "live", time.Minute)
+	f.acquire(t, "live", nil, 1) // its owner still lives
+	f.expire(t, "dead")
+	f.acquire(t, "live", []Lane{{1, 1}}, 1)
+}
+
 // TestWhoWaitedForALaneDoesNotTakeItFromAnOwnerItCannotSee makes an acquisition
 // wait for another one whose daemon came up after the first began.
 func TestWhoWaitedForALaneDoesNotTakeItFromAnOwnerItCannotSee(t *testing.T) {
