@@ -6,7 +6,7 @@ BUF           := github.com/bufbuild/buf/cmd/buf@v1.75.0
 # Debian packages, each with a program by which its presence is told. The server is what running needs; the tests run
 # against real servers, too.
 SERVER_PACKAGES := postgresql=postgres
-TEST_PACKAGES   := $(SERVER_PACKAGES) pgbouncer=pgbouncer nodejs=node npm=npm
+TEST_PACKAGES   := $(SERVER_PACKAGES) pgbouncer=pgbouncer nodejs=node npm=npm faketime=faketime
 
 VERSION ?= $(or $(shell git describe --tags --always --dirty 2>/dev/null),dev)
 # Static and without paths of the machine that built them: a binary runs on any Linux, and two builds are alike.

@@ -58,7 +58,9 @@ type fleet struct {
 	ledger     *ledger
 }
 
-func newFleet(t *testing.T, s settings) *fleet {
+// newFleet prepares a fleet without daemons; without labels its destinations are
+// numbered.
+func newFleet(t *testing.T, s settings, labels ...string) *fleet {
 	t.Helper()
 	if s.database == "" {
 		s.database = pgtest.New(t).URL
@@ -77,9 +79,9 @@ func newFleet(t *testing.T, s settings) *fleet {
 	_, _ = rand.Read(key) // never fails
 	f := &fleet{
 		t: t, s: s, dir: dir, token: "test-" + rand.Text(), key: base64.StdEncoding.EncodeToString(key),
-		receiver: newReceiver(t, s.work), db: pgtest.OpenPool(t, s.direct), ledger: newLedger(),
+		receiver: newReceiver(t, s.work), db: pgtest.OpenPool(t, s.direct), ledger: newLedger(), labels: labels,
 	}
-	for i := range s.destinations {
+	for i := 0; len(labels) == 0 && i < s.destinations; i++ {
 		f.labels = append(f.labels, fmt.Sprintf("d%02d", i))
 	}
 	f.configPath = filepath.Join(dir, "deliveryd.hcl")

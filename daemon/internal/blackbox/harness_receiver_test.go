@@ -26,6 +26,9 @@ type receiver struct {
 	// the requests for this event at this destination from 1.
 	answer func(req *http.Request, key string, nth int) int
 
+	// event names the event that some data tells of; "" if none.
+	event func(data json.RawMessage) string
+
 	mu      sync.Mutex
 	changed chan struct{}       // closed and replaced at each arrival
 	arrived map[string]*arrival // by event@destination
@@ -52,7 +55,7 @@ func newReceiver(t *testing.T, work time.Duration) *receiver {
 		t.Fatal(err)
 	}
 	r := &receiver{
-		secret: secret, verifier: verifier, work: work, changed: make(chan struct{}),
+		secret: secret, verifier: verifier, work: work, event: eventOf, changed: make(chan struct{}),
 		arrived: map[string]*arrival{}, ids: map[string]string{},
 	}
 	server := httptest.NewServer(r)
@@ -76,17 +79,17 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		w.WriteHeader(http.StatusUnauthorized)
 		return
 	}
-	var event struct {
-		Data struct {
-			Event string `json:"event"`
-		} `json:"data"`
+	var envelope struct {
+		Data json.RawMessage `json:"data"`
 	}
-	if err := json.Unmarshal(body, &event); err != nil || event.Data.Event == "" {
+	err = json.Unmarshal(body, &envelope)
+	event := r.event(envelope.Data)
+	if err != nil || event == "" {
 		r.complain("signed, but not an event: %.100q", body)
 		w.WriteHeader(http.StatusBadRequest)
 		return
 	}
-	key := event.Data.Event + "@" + strings.TrimPrefix(req.URL.Path, "/")
+	key := event + "@" + strings.TrimPrefix(req.URL.Path, "/")
 	nth := r.note(key, req.Header.Get(signature.HeaderID), now)
 	status := http.StatusNoContent
 	if r.work > 0 {
@@ -104,6 +107,15 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		r.refused(key, now)
 	}
 	w.WriteHeader(status)
+}
+
+// eventOf reads what the load submits.
+func eventOf(data json.RawMessage) string {
+	var event struct{ Event string }
+	if json.Unmarshal(data, &event) != nil {
+		return ""
+	}
+	return event.Event
 }
 
 // after waits d, or until the sender goes away.
