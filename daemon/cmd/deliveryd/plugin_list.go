@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -72,8 +73,21 @@ func printPlugins(cmd *cobra.Command, list []pluginhost.Status) error {
 		}
 		rows[i] = []string{
 			s.Name, s.Version, s.State.String(), s.SHA256[:min(shortDigest, len(s.SHA256))], pid,
-			strconv.Itoa(s.Restarts), strconv.Itoa(s.Refused), s.Path, s.Reason,
+			strconv.Itoa(s.Restarts), strconv.Itoa(s.Refused), s.Path,
 		}
 	}
-	return table(cmd.OutOrStdout(), []string{"TRANSPORT", "VERSION", "STATE", "SHA256", "PID", "RESTARTS", "REFUSED", "FILE", "REASON"}, rows)
+	out := cmd.OutOrStdout()
+	if err := table(out, []string{"TRANSPORT", "VERSION", "STATE", "SHA256", "PID", "RESTARTS", "REFUSED", "FILE"}, rows); err != nil {
+		return err
+	}
+	// A reason says what to do about it, which no cell of a table has room for.
+	for _, s := range list {
+		if s.Reason == "" {
+			continue
+		}
+		if _, err := fmt.Fprintf(out, "\n%s: %s\n", s.Name, printable(s.Reason)); err != nil {
+			return err
+		}
+	}
+	return nil
 }

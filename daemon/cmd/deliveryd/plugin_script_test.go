@@ -1,0 +1,155 @@
+package main
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/deliveryd/deliveryd/daemon/internal/pglocal/pgtest"
+)
+
+// TestPluginScripts builds the plugins of examples/plugins as their README says
+// and runs them in real daemons: every file in testdata/plugin.
+func TestPluginScripts(t *testing.T) {
+	t.Parallel()
+	examples, err := filepath.Abs(filepath.Join(repository, "examples/plugins"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	built := t.TempDir()
+	buildIn(t, filepath.Join(examples, "go-file"), "go", "build", "-trimpath", "-o", filepath.Join(built, "deliveryd-transport-file"), ".")
+	buildIn(t, filepath.Join(examples, "python-ntfy"), "./build.sh", filepath.Join(built, "deliveryd-transport-ntfy"))
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/plugin",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			// The host refuses a plugin that somebody else could have written.
+			for _, directory := range []string{filepath.Dir(env.WorkDir), env.WorkDir} {
+				if err := os.Chmod(directory, 0o711); err != nil {
+					return err
+				}
+			}
+			env.Setenv("PATH", binaries+string(os.PathListSeparator)+os.Getenv("PATH"))
+			env.Setenv("EXAMPLES", built)
+			env.Setenv("ROOT", filepath.Dir(filepath.Dir(examples)))
+			env.Setenv("PLUGINS", filepath.Join(env.WorkDir, "plugins"))
+			env.Setenv("HOME", env.WorkDir)
+			env.Setenv("XDG_CACHE_HOME", filepath.Join(env.WorkDir, "cache"))
+			env.Setenv("ENCRYPTION_KEY", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
+			env.Setenv("DATABASE_URL", pgtest.New(t).URL)
+			env.Values[worldKey{}] = &world{
+				daemons: map[string]*process{}, receivers: map[string]*receiver{},
+				http: &http.Client{Timeout: 20 * time.Second},
+			}
+			env.Values[topicKey{}] = &topic{}
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"daemon":   daemonCommand,
+			"await":    awaitCommand,
+			"http":     httpCommand,
+			"freeport": freePortCommand,
+			"install":  installCommand,
+			"topic":    topicCommand,
+		},
+	})
+}
+
+func buildIn(t *testing.T, directory, program string, args ...string) {
+	t.Helper()
+	command := exec.CommandContext(t.Context(), program, args...)
+	command.Dir = directory
+	command.Env = append(os.Environ(), "GOWORK=off")
+	if out, err := command.CombinedOutput(); err != nil {
+		t.Fatalf("building in %s: %v\n%s", directory, err, out)
+	}
+}
+
+// installCommand puts a plugin into the plugin directory as install(1) would, by a
+// rename: install FILE [NAME]. A daemon that looks meanwhile sees no half of it.
+func installCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 || len(args) > 2 {
+		ts.Fatalf("usage: install FILE [NAME]")
+	}
+	directory := ts.Getenv("PLUGINS")
+	ts.Check(os.MkdirAll(directory, 0o755))
+	content, err := os.ReadFile(ts.MkAbs(args[0]))
+	ts.Check(err)
+	partial := filepath.Join(directory, ".partial")
+	ts.Check(os.WriteFile(partial, content, 0o600))
+	ts.Check(os.Chmod(partial, 0o755)) // whatever the umask
+	ts.Check(os.Rename(partial, filepath.Join(directory, filepath.Base(args[len(args)-1]))))
+}
+
+// topic is a server that takes what ntfy takes.
+type topic struct {
+	mu       sync.Mutex
+	messages []string // "path|authorization|title|body"
+	busy     int      // so many are refused first
+}
+
+type topicKey struct{}
+
+// topicCommand starts and asks such a server:
+//
+//	topic start [busy...]     sets TOPIC_URL; refuses one message with 503 per "busy"
+//	topic await TEXT...       until one message has all of these texts in it
+func topicCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 {
+		ts.Fatalf("usage: topic start|await ...")
+	}
+	one := ts.Value(topicKey{}).(*topic)
+	switch args[0] {
+	case "start":
+		one.busy = len(args) - 1
+		server := httptest.NewServer(one)
+		ts.Defer(server.Close)
+		ts.Setenv("TOPIC_URL", server.URL)
+	case "await":
+		poll(ts, "a message with "+strings.Join(args[1:], ", "), func() bool { return one.has(args[1:]) })
+	default:
+		ts.Fatalf("no subcommand %q", args[0])
+	}
+}
+
+func (o *topic) has(texts []string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, message := range o.messages {
+		all := true
+		for _, text := range texts {
+			all = all && strings.Contains(message, text)
+		}
+		if all {
+			return true
+		}
+	}
+	return false
+}
+
+// ServeHTTP takes a message.
+func (o *topic) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case err != nil:
+		return
+	case o.busy > 0:
+		o.busy--
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	o.messages = append(o.messages, strings.Join([]string{r.URL.Path, r.Header.Get("Authorization"), r.Header.Get("Title"), string(body)}, "|"))
+	_, _ = io.WriteString(w, `{"id":"message-of-ntfy"}`)
+}
