@@ -3,10 +3,15 @@
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 BUF           := github.com/bufbuild/buf/cmd/buf@v1.75.0
 
-# Debian packages, each with a program by which its presence is told. The server is what running needs; the tests run
+# Debian packages, each with a program, or a file, by which its presence is told. The server is what running needs; the tests run
 # against real servers, too.
 SERVER_PACKAGES := postgresql=postgres
-TEST_PACKAGES   := $(SERVER_PACKAGES) pgbouncer=pgbouncer nodejs=node npm=npm faketime=faketime
+# For examples/plugins/python-ntfy, whose build.sh generates its stubs.
+PYTHON_PACKAGES := python3-grpcio=/usr/lib/python3/dist-packages/grpc/__init__.py \
+  python3-protobuf=/usr/lib/python3/dist-packages/google/protobuf/__init__.py \
+  python3-cryptography=/usr/lib/python3/dist-packages/cryptography/__init__.py \
+  protobuf-compiler=protoc protobuf-compiler-grpc=grpc_python_plugin libprotobuf-dev=/usr/include/google/protobuf/duration.proto
+TEST_PACKAGES   := $(SERVER_PACKAGES) pgbouncer=pgbouncer nodejs=node npm=npm faketime=faketime $(PYTHON_PACKAGES)
 
 VERSION ?= $(or $(shell git describe --tags --always --dirty 2>/dev/null),dev)
 # Static and without paths of the machine that built them: a binary runs on any Linux, and two builds are alike.
@@ -28,9 +33,10 @@ help: ## list the targets
 
 build: ## bin/deliveryd and bin/plugins/deliveryd-transport-*
 	$(GOBUILD) -o bin/deliveryd ./daemon/cmd/deliveryd
-	@mkdir -p bin/plugins
-	@set -e; for name in $(PLUGINS); do \
-	  echo "build plugin $$name"; $(GOBUILD) -o bin/plugins/deliveryd-transport-$$name ./plugins/$$name; done
+	@# Whatever the umask: the daemon refuses plugins that somebody else could write.
+	@mkdir -p bin/plugins && chmod 0755 bin/plugins
+	@set -e; for name in $(PLUGINS); do file=bin/plugins/deliveryd-transport-$$name; \
+	  echo "build plugin $$name"; $(GOBUILD) -o $$file ./plugins/$$name; chmod 0755 $$file; done
 
 demo: server-deps build ## real deliveries from end to end on this machine, in under two minutes
 	go run ./examples/demo -bin bin
