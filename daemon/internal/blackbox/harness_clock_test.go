@@ -32,11 +32,11 @@ func steppedCluster(t *testing.T) (*pglocal.Cluster, *clock) {
 	}
 	c := &clock{t: t, file: filepath.Join(dir, "offset")}
 	c.step(0)
-	real := serverBinaries(t)
-	wrap(t, filepath.Join(dir, "initdb"), fmt.Sprintf("exec %s/initdb \"$@\"\n", real))
+	actual := serverBinaries(t)
+	wrap(t, filepath.Join(dir, "initdb"), fmt.Sprintf("exec %s/initdb \"$@\"\n", actual))
 	wrap(t, filepath.Join(dir, "postgres"), fmt.Sprintf(`export LD_PRELOAD=%s FAKETIME_TIMESTAMP_FILE=%s FAKETIME_NO_CACHE=1 FAKETIME_DONT_FAKE_MONOTONIC=1
 exec %s/postgres "$@"
-`, libfaketime(t), c.file, real))
+`, libfaketime(t), c.file, actual))
 	return pgtest.Cluster(t, func(o *pglocal.Options) { o.BinDir = dir }), c
 }
 

@@ -22,7 +22,8 @@ func TestPluginBlockInSeveralFiles(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cfg, found := Parse([]Source{
-				{Name: "a.hcl", Bytes: []byte(test.files[0])}, {Name: "b.hcl", Bytes: []byte(test.files[1])},
+				{Name: "a.hcl", Bytes: []byte(test.files[0])},
+				{Name: "b.hcl", Bytes: []byte(test.files[1])},
 				{Name: "c.hcl", Bytes: []byte("database { embedded = \"d\" }\nencryption { key = env(\"KEY\") }")},
 			}, Options{LookupEnv: func(string) (string, bool) { return "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", true }})
 			var all []string
