@@ -71,6 +71,8 @@ type Services struct {
 	Destinations Destinations
 	// Reload reads the configuration again.
 	Reload func(ctx context.Context) (*ReloadReport, error)
+	// Plugins says how the plugins are, by name.
+	Plugins func() []Plugin
 	// Ready returns an error that says what is missing before work can be done.
 	Ready func(ctx context.Context) error
 }
@@ -131,6 +133,7 @@ func New(o Options) (*API, error) {
 	a.registerDeliveries()
 	a.registerDestinations()
 	a.registerLifecycle()
+	a.registerPlugins()
 	a.registerDaemon(o.MetricsHandler)
 	a.mux.HandleFunc("/", a.notFound)
 	return a, a.buildSpec()

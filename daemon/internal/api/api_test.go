@@ -164,6 +164,7 @@ func newTestAPI(t testing.TB, f *fake) *API {
 				lists
 			}{f, fakeLists{f}},
 			Destinations: fakeDestinations{f},
+			Plugins:      func() []Plugin { return nil },
 			Reload:       func(context.Context) (*ReloadReport, error) { return &ReloadReport{Summary: "ok"}, f.called(Caller{}) },
 			Ready:        func(context.Context) error { return f.fail },
 		})

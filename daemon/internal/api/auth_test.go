@@ -28,6 +28,7 @@ func TestRoles(t *testing.T) {
 		{"POST", "/v1/destinations/billing/resume", "", "admin operator", false},
 		{"POST", "/v1/destinations/billing/test", "", "admin operator", false},
 		{"GET", "/v1/lanes", "", "admin operator viewer", false},
+		{"GET", "/v1/plugins", "", "admin operator viewer", true},
 		{"POST", "/v1/reload", "", "admin", true},
 		{"GET", "/metrics", "", "admin operator viewer", true},
 	}

@@ -13,6 +13,7 @@ const (
 	operateDestinations permission = "pause, resume or test destinations"
 	readLanes           permission = "read lanes"
 	readMetrics         permission = "read metrics"
+	readPlugins         permission = "read plugins"
 	reloadConfig        permission = "reload the configuration"
 )
 
@@ -26,7 +27,7 @@ func permissions(p permission) []Role {
 		return []Role{Admin, Operator, Producer, Viewer}
 	case operateDeliveries, operateDestinations:
 		return []Role{Admin, Operator}
-	case readLanes, readMetrics:
+	case readLanes, readMetrics, readPlugins:
 		return []Role{Admin, Operator, Viewer}
 	case reloadConfig:
 		return []Role{Admin}
@@ -36,7 +37,9 @@ func permissions(p permission) []Role {
 
 // fleetWide reports whether a permission concerns every organization at once, so
 // that only a key of all organizations has it.
-func fleetWide(p permission) bool { return p == readMetrics || p == reloadConfig }
+func fleetWide(p permission) bool {
+	return p == readMetrics || p == readPlugins || p == reloadConfig
+}
 
 // allowed reports whether a role has a permission.
 func allowed(role Role, p permission) bool { return slices.Contains(permissions(p), role) }

@@ -135,6 +135,7 @@ func (d *daemon) start(ctx context.Context) error {
 		Deliveries:   deliveryService{d.service, d.store, d.directory},
 		Destinations: &destinationService{d.directory, d.engine.State, d.log.Logger},
 		Reload:       d.reload,
+		Plugins:      func() []api.Plugin { return pluginViews(d.host.Transports()) },
 		Ready:        d.store.Ping,
 	})
 	d.stop.add("submissions", func(context.Context) error { d.service.Stop(); return nil })

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"path/filepath"
 
+	"github.com/deliveryd/deliveryd/daemon/internal/api"
 	"github.com/deliveryd/deliveryd/daemon/internal/config"
 	"github.com/deliveryd/deliveryd/daemon/internal/pluginhost"
 	"github.com/deliveryd/deliveryd/daemon/internal/secret"
@@ -60,7 +61,7 @@ func (s schemas) Schema(transport string) (*transportv1.ConfigSchema, error) {
 
 // Plugins starts the plugins of a configuration, says how they are, and stops
 // them.
-func Plugins(ctx context.Context, o Options) ([]pluginhost.Status, error) {
+func Plugins(ctx context.Context, o Options) ([]api.Plugin, error) {
 	o = o.withDefaults()
 	cfg, found, err := o.load(ctx)
 	if err != nil {
@@ -69,7 +70,27 @@ func Plugins(ctx context.Context, o Options) ([]pluginhost.Status, error) {
 	if found.HasErrors() {
 		return nil, &ConfigError{found}
 	}
-	return pluginStatus(ctx, hostOptions(cfg, slog.New(slog.DiscardHandler), o.Version, nil))
+	list, err := pluginStatus(ctx, hostOptions(cfg, slog.New(slog.DiscardHandler), o.Version, nil))
+	return pluginViews(list), err
+}
+
+func pluginViews(list []pluginhost.Status) []api.Plugin {
+	views := make([]api.Plugin, len(list))
+	for i, s := range list {
+		views[i] = api.Plugin{
+			Name: s.Name, State: s.State.String(), Reason: s.Reason, Version: s.Version, Path: s.Path, SHA256: s.SHA256,
+			PID: s.PID, Restarts: s.Restarts, Instances: s.Instances, Refused: s.Refused, InFlight: s.InFlight,
+			MemoryBytes: s.MemoryBytes, LogLinesDropped: s.LogLinesDropped, Missing: s.Missing, Strays: s.Strays,
+		}
+		if started := s.StartedAt.UTC(); !s.StartedAt.IsZero() {
+			views[i].StartedAt = &started
+		}
+		if s.LastExit != nil {
+			at := s.LastExit.At.UTC()
+			views[i].LastExit, views[i].LastExitAt = s.LastExit.Reason, &at
+		}
+	}
+	return views
 }
 
 // pluginStatus starts plugins, asks how they are, and stops them.

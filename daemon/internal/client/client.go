@@ -162,6 +162,11 @@ func (c *Client) Test(ctx context.Context, ref string) (*api.TestResult, error) 
 	return do[api.TestResult](ctx, c, http.MethodPost, destinationPath(ref, "/test"), nil, nil)
 }
 
+// Plugins says how the plugins of the daemon are.
+func (c *Client) Plugins(ctx context.Context) (*api.PluginList, error) {
+	return do[api.PluginList](ctx, c, http.MethodGet, "/v1/plugins", nil, nil)
+}
+
 // Reload makes the daemon read its configuration again.
 func (c *Client) Reload(ctx context.Context) (*api.ReloadReport, error) {
 	return do[api.ReloadReport](ctx, c, http.MethodPost, "/v1/reload", nil, nil)
@@ -211,7 +216,7 @@ func (c *Client) request(ctx context.Context, method, path string, query url.Val
 		}
 		content = bytes.NewReader(text)
 	}
-	if c.organization != "" && path != "/v1/reload" {
+	if c.organization != "" && path != "/v1/reload" && path != "/v1/plugins" {
 		if query == nil {
 			query = url.Values{}
 		}
