@@ -65,13 +65,27 @@ func TestPluginScripts(t *testing.T) {
 	})
 }
 
+// The examples come with tests of their own, which a reader runs first.
+func TestPluginExamplesPassTheirOwnTests(t *testing.T) {
+	t.Parallel()
+	examples, err := filepath.Abs(filepath.Join(repository, "examples/plugins"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	buildIn(t, filepath.Join(examples, "go-file"), "go", "vet", "./...")
+	buildIn(t, filepath.Join(examples, "go-file"), "go", "test", "-count=1", "./...")
+	ntfy := filepath.Join(t.TempDir(), "deliveryd-transport-ntfy")
+	buildIn(t, filepath.Join(examples, "python-ntfy"), "./build.sh", ntfy)
+	buildIn(t, filepath.Join(examples, "python-ntfy"), "env", "PYTHONPATH="+ntfy, "PYTHONDONTWRITEBYTECODE=1", "/usr/bin/python3", "-m", "unittest", "test_plugin")
+}
+
 func buildIn(t *testing.T, directory, program string, args ...string) {
 	t.Helper()
 	command := exec.CommandContext(t.Context(), program, args...)
 	command.Dir = directory
 	command.Env = append(os.Environ(), "GOWORK=off")
 	if out, err := command.CombinedOutput(); err != nil {
-		t.Fatalf("building in %s: %v\n%s", directory, err, out)
+		t.Fatalf("%s %s in %s: %v\n%s", program, strings.Join(args, " "), directory, err, out)
 	}
 }
 

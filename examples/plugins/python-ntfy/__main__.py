@@ -6,11 +6,12 @@ import base64
 import http.client
 import json
 import ssl
-import threading
 import urllib.parse
 
+from google.protobuf.duration_pb2 import Duration
+
 from deliveryd.transport.v1 import transport_pb2 as pb
-from plugin import Failed, Server, diagnostic, log, serve
+from plugin import Failed, Server, diagnostic, serve
 
 PRIORITIES = ["min", "low", "default", "high", "max"]
 USER_AGENT = "deliveryd-transport-ntfy/1.0.0"
@@ -57,7 +58,6 @@ class Topic:
         self.config, self.guard = config, guard
         self.url = urllib.parse.urlsplit(config["url"])
         self.tls = ssl.create_default_context()
-        self.idle, self.lock = [], threading.Lock()
 
     def connection(self, timeout):
         """A connection that has been dialled."""
@@ -109,7 +109,7 @@ class Topic:
             kind = "RATE_LIMITED"
             seconds = answer.headers.get("Retry-After", "")
             if seconds.isdigit():
-                more["retry_after"] = {"seconds": min(int(seconds), 86400)}
+                more["retry_after"] = Duration(seconds=min(int(seconds), 86400))
         elif answer.status in (401, 403):
             kind = "AUTH"
         elif answer.status == 410:
@@ -120,10 +120,6 @@ class Topic:
             kind = "TRANSIENT"
         else:
             kind = "PERMANENT"
-        if "retry_after" in more:
-            from google.protobuf.duration_pb2 import Duration
-
-            more["retry_after"] = Duration(**more["retry_after"])
         raise Failed(kind, f"http.{answer.status}", f"the server answered {answer.status}", **more)
 
     def test(self, ping):

@@ -4,7 +4,6 @@ lets it. What is about ntfy is in __main__.py."""
 
 import base64
 import datetime
-import http.client
 import ipaddress
 import json
 import os
@@ -57,13 +56,16 @@ class Guard:
     checks are those that it dials: a name cannot mean another machine in between."""
 
     def __init__(self, policy):
-        self.networks = [ipaddress.ip_network(one) for one in policy.allow_cidrs]
+        self.networks = [ipaddress.ip_network(one, strict=False) for one in policy.allow_cidrs]
         self.hosts = {one.lower().rstrip(".") for one in policy.allow_hosts}
 
     def allows(self, host, address):
-        address = getattr(address, "ipv4_mapped", None) or address
-        public = address.is_global and not address.is_multicast
-        return public or host.lower().rstrip(".") in self.hosts or any(address in network for network in self.networks)
+        if host.lower().rstrip(".") in self.hosts or any(address in network for network in self.networks):
+            return True
+        inner = hidden(address)
+        if inner:
+            return self.allows(host, inner)
+        return address.is_global and not address.is_multicast
 
     def connect(self, target, timeout, *_):
         host, port = target
@@ -85,6 +87,18 @@ class Guard:
                 sock.close()
                 problem = Failed("UNAVAILABLE", "tcp.failed", f"connecting to {host}: {e}")
         raise problem or Failed("UNAVAILABLE", "dns.not_found", f"{host} has no address")
+
+
+NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+def hidden(address):
+    """The IPv4 address that an IPv6 address leads to, if it is of such a kind."""
+    if address.version == 4:
+        return None
+    if address in NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or (address.teredo or [None, None])[1]
 
 
 class Attempt:
