@@ -75,7 +75,7 @@ func (e *Engine) flush() {
 }
 
 func (e *Engine) outcomes(batch []outcomeOf) *store.Outcomes {
-	o := &store.Outcomes{}
+	o := &store.Outcomes{Daemon: e.o.DaemonID}
 	secrets := map[string]int32{}
 	for i := range batch {
 		b := &batch[i]
@@ -148,18 +148,18 @@ func (e *Engine) recordSingly(o *store.Outcomes) store.Applied {
 		}
 		return err == nil
 	}
-	take(&store.Outcomes{Health: o.Health, Secrets: o.Secrets})
+	take(&store.Outcomes{Daemon: o.Daemon, Health: o.Health, Secrets: o.Secrets})
 	for _, d := range o.Delivered {
-		if !take(&store.Outcomes{Delivered: []store.Delivered{d}}) {
+		if !take(&store.Outcomes{Daemon: o.Daemon, Delivered: []store.Delivered{d}}) {
 			d.Attempt, d.Details, d.Reference, d.Object = plainAttempt("delivered"), nil, nil, []byte(`{}`)
-			take(&store.Outcomes{Delivered: []store.Delivered{d}})
+			take(&store.Outcomes{Daemon: o.Daemon, Delivered: []store.Delivered{d}})
 		}
 	}
 	for _, u := range o.Undelivered {
-		if !take(&store.Outcomes{Undelivered: []store.Undelivered{u}}) {
+		if !take(&store.Outcomes{Daemon: o.Daemon, Undelivered: []store.Undelivered{u}}) {
 			u.Attempt, u.Object, u.Resume = plainAttempt("failed"), []byte(`{}`), nil
 			u.Reason = "the attempt's own words could not be stored"
-			take(&store.Outcomes{Undelivered: []store.Undelivered{u}})
+			take(&store.Outcomes{Daemon: o.Daemon, Undelivered: []store.Undelivered{u}})
 		}
 	}
 	return all

@@ -130,3 +130,79 @@ func (f *fixture) awaitLockWaiters(t *testing.T, n int) {
 		}
 	}
 }
+
+// TestFailureOfAFormerOwnerIsNotBelieved: the lane's new owner may have delivered
+// the row and not recorded it yet. That a row arrived is true whoever says so.
+func TestFailureOfAFormerOwnerIsNotBelieved(t *testing.T) {
+	t.Parallel()
+	f := open(t)
+	d := f.destination(t, "acme", "one")
+	f.submit(t, "acme", d.ID)
+	f.submit(t, "acme", d.ID)
+	items := f.ready(t, d.ID, 2)
+	f.renew(t, "zombie", time.Minute)
+	f.acquire(t, "zombie", []Lane{{d.ID, 0}}, d.ID)
+	f.expire(t, "zombie")
+	f.renew(t, "owner", time.Minute)
+	f.acquire(t, "owner", []Lane{{d.ID, 1}}, d.ID)
+
+	failed := func(daemon string) *Outcomes {
+		return &Outcomes{Daemon: daemon, Undelivered: []Undelivered{{
+			ID: items[0].ID, AttemptCount: items[0].AttemptCount, Attempt: []byte("[]"), Object: []byte("{}"), Dead: true, Reason: "http.400",
+		}}}
+	}
+	if got := f.record(t, failed("zombie")); len(got.Undelivered) != 0 {
+		t.Error("a former owner made a dead letter")
+	}
+	if status := query[string](t, f, "select status from delivery_queue where id = $1", items[0].ID); status != "pending" {
+		t.Errorf("the row is %s, want it untouched", status)
+	}
+	if got := f.record(t, failed("owner")); len(got.Undelivered) != 1 {
+		t.Error("what the owner says was not recorded")
+	}
+	arrived := &Outcomes{Daemon: "zombie", Delivered: []Delivered{{
+		ID: items[1].ID, AttemptCount: items[1].AttemptCount, Attempt: []byte("[]"), Object: []byte("{}"),
+	}}}
+	if got := f.record(t, arrived); len(got.Delivered) != 1 {
+		t.Error("a delivery by a former owner was not recorded: it would be sent again")
+	}
+}
+
+// TestLaneIsNotAcquiredWhileAFailureIsRecorded: the new owner would read the row
+// as it was before.
+func TestLaneIsNotAcquiredWhileAFailureIsRecorded(t *testing.T) {
+	t.Parallel()
+	f := open(t)
+	d := f.destination(t, "acme", "one")
+	f.submit(t, "acme", d.ID)
+	item := f.ready(t, d.ID, 1)[0]
+	f.renew(t, "old", time.Minute)
+	f.acquire(t, "old", []Lane{{d.ID, 0}}, d.ID)
+	recording, err := f.sql.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer recording.Rollback(background(t))
+	_, err = recording.Exec(t.Context(), undeliveredSQL, []string{item.ID}, []int32{item.AttemptCount}, []string{"[]"}, []string{"{}"},
+		[]bool{true}, []int32{1}, []int64{0}, []string{"http.400"}, [][]byte{nil}, "old")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.expire(t, "old")
+	f.renew(t, "new", time.Minute)
+	acquired := make(chan error, 1)
+	go func() {
+		_, err := f.AcquireLanes(t.Context(), "new", []int32{d.ID})
+		acquired <- err
+	}()
+	f.awaitLockWaiters(t, 1)
+	if err := recording.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-acquired; err != nil {
+		t.Fatal(err)
+	}
+	if got := f.ready(t, d.ID, 1); len(got) != 0 {
+		t.Errorf("the new owner reads %d rows, want none: the row is a dead letter", len(got))
+	}
+}

@@ -58,6 +58,8 @@ type SecretUse struct {
 
 // Outcomes is what one transaction records.
 type Outcomes struct {
+	// Daemon is whose outcomes they are. It may have lost the lanes since.
+	Daemon      string
 	Delivered   []Delivered
 	Undelivered []Undelivered
 	Health      []HealthRow // at most one a destination
@@ -65,7 +67,8 @@ type Outcomes struct {
 }
 
 // Applied tells what became of a batch of outcomes. An id that is in neither map
-// was fenced off: its row is not any more what it was when it was read.
+// was fenced off: its row is not any more what it was when it was read, or its
+// lane is another daemon's.
 type Applied struct {
 	Delivered   map[string]struct{}
 	Undelivered map[string]time.Time // due time of the row as it stands now
@@ -106,10 +109,19 @@ d as (
   from x
   where q.id = x.id and q.attempt_count = x.seen and q.status in ('pending', 'processing')` + deliveredReturningSQL
 
+// undeliveredSQL leaves rows alone whose lane is another daemon's by now: that one
+// may have delivered them and not recorded it yet, and what a former owner says
+// then would make a dead letter of it. That an item arrived is true whoever says
+// so; deliveredSQL asks nobody. The lanes are locked against being acquired
+// meanwhile, in id order as acquireSQL does.
 const undeliveredSQL = `
 with x as materialized (
   select * from unnest($1::text[], $2::int[], $3::text[], $4::text[], $5::bool[], $6::int[], $7::bigint[], $8::text[], $9::bytea[])
     as x(id, seen, attempt, object, dead, burn, after_ms, reason, resume)),
+lanes as materialized (
+  select destination_id, daemon_id from delivery_lanes
+  where destination_id = any(array(select q.destination_id from delivery_queue q where q.id = any($1::text[])))
+  order by destination_id for share),
 u as (
   update delivery_queue q set
     status = case when x.dead then 'failed' else 'pending' end,
@@ -121,6 +133,7 @@ u as (
     failure_reason = x.reason, resume = case when x.attempt is null then q.resume else x.resume end, updated_at = now()
   from x
   where q.id = x.id and q.attempt_count = x.seen and q.status in ('pending', 'processing')
+    and not exists (select 1 from lanes where lanes.destination_id = q.destination_id and lanes.daemon_id <> $10)
   returning q.id, coalesce(q.delivery_id, q.id) as delivery_id, q.destination_id, q.organization_id, q.correlation_id,
     q.idempotency_key, q.created_at, coalesce(q.next_retry_at, q.scheduled_at) as due, x.attempt, x.object, x.dead, x.reason),
 l as (
@@ -182,7 +195,7 @@ func (s *Store) Record(ctx context.Context, o *Outcomes, keepCompleted bool) (Ap
 	applied := Applied{Delivered: make(map[string]struct{}, len(o.Delivered)), Undelivered: make(map[string]time.Time, len(o.Undelivered))}
 	var batch pgx.Batch
 	queueDelivered(&batch, o.Delivered, keepCompleted, applied.Delivered)
-	queueUndelivered(&batch, o.Undelivered, applied.Undelivered)
+	queueUndelivered(&batch, o.Daemon, o.Undelivered, applied.Undelivered)
 	queueHealth(&batch, o.Health)
 	queueSecretUse(&batch, o.Secrets)
 	if batch.Len() == 0 {
@@ -217,7 +230,7 @@ func queueDelivered(batch *pgx.Batch, outcomes []Delivered, keep bool, applied m
 	})
 }
 
-func queueUndelivered(batch *pgx.Batch, outcomes []Undelivered, applied map[string]time.Time) {
+func queueUndelivered(batch *pgx.Batch, daemon string, outcomes []Undelivered, applied map[string]time.Time) {
 	n := len(outcomes)
 	if n == 0 {
 		return
@@ -230,7 +243,7 @@ func queueUndelivered(batch *pgx.Batch, outcomes []Undelivered, applied map[stri
 		id[i], seen[i], attempt[i], object[i] = o.ID, o.AttemptCount, text(o.Attempt), string(o.Object)
 		dead[i], burn[i], after[i], reason[i], resume[i] = o.Dead, o.Burn, o.After.Milliseconds(), o.Reason, o.Resume
 	}
-	batch.Queue(undeliveredSQL, id, seen, attempt, object, dead, burn, after, reason, resume).Query(func(rows pgx.Rows) error {
+	batch.Queue(undeliveredSQL, id, seen, attempt, object, dead, burn, after, reason, resume, daemon).Query(func(rows pgx.Rows) error {
 		var id string
 		var due time.Time
 		_, err := pgx.ForEachRow(rows, []any{&id, &due}, func() error {
