@@ -29,17 +29,21 @@ func TestFaultZombie(t *testing.T) {
 		lanes := f.lanes(zombie)
 		held.hold(lanes)
 		f.eventually("requests of the daemon to be held", func() bool { return held.count() >= len(lanes) })
+		load.against(survivor) // a stopped daemon answers nobody, and producers would wait for it
 		zombie.signal(syscall.SIGSTOP)
 		stopped := f.caught()
-		held.release()
+		if held.release(f.lanes(zombie)) == 0 {
+			t.Fatal("nothing of the stopped daemon is in flight")
+		}
 		mark := zombie.mark()
 		f.eventually("the survivor to have all lanes", func() bool { return len(f.lanes(survivor)) == len(f.labels) })
-		held.awaitAgain(f, t)
+		f.eventually("what the zombie had in flight to be delivered", func() bool { return held.missing() == 0 })
 		held.fail() // only now does the peer answer the zombie
 		zombie.signal(syscall.SIGCONT)
 		faults = append(faults, stopped)
 		zombie.awaitLogAfter(mark, leaseRanOut)
 		zombie.awaitLogAfter(mark, "outcomes came too late")
+		load.against(live...)
 	}
 	f.awaitShared(live...)
 	f.receiver.awaitMore(t, 100)
@@ -52,57 +56,45 @@ func TestFaultZombie(t *testing.T) {
 	}
 }
 
-// holder makes the receiver hold the requests for some destinations.
+// holder makes the receiver hold the first requests for some destinations.
 type holder struct {
 	mu     sync.Mutex
-	lanes  map[string]bool // destinations whose first requests are held
-	keys   map[string]bool // events held
-	again  map[string]bool // those of them that came again meanwhile
-	gate   chan struct{}   // closed when what is held is to be answered
+	lanes  map[string]bool       // destinations whose first requests are held
+	keys   map[string]chan<- int // events held, each with where its answer goes
+	again  map[string]bool       // those of them that came again meanwhile
 	failed int
 }
 
 func newHolder() *holder {
-	return &holder{keys: map[string]bool{}, again: map[string]bool{}, gate: make(chan struct{})}
+	return &holder{keys: map[string]chan<- int{}, again: map[string]bool{}}
 }
 
-func (h *holder) answer(req *http.Request, key string, nth int) int {
+func (h *holder) answer(_ *http.Request, key string, nth int) int {
+	answer := make(chan int, 1)
 	h.mu.Lock()
-	if h.keys[key] {
+	if h.keys[key] != nil {
 		h.again[key] = true
 	}
-	hold := h.lanes[req.URL.Path[1:]] && nth == 1
+	hold := h.lanes[destinationOf(key)] && nth == 1
 	if hold {
-		h.keys[key] = true
+		h.keys[key] = answer
 	}
-	gate := h.gate
 	h.mu.Unlock()
 	if !hold {
 		return http.StatusNoContent
 	}
 	select {
-	case <-gate:
+	case status := <-answer:
+		return status
 	case <-time.After(patience):
+		return http.StatusNoContent // the test has failed
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.failed++
-	return http.StatusBadRequest // a dead letter, if anybody believed it
 }
 
 func (h *holder) hold(lanes map[string]bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.lanes, h.gate = lanes, make(chan struct{})
-	clear(h.keys)
-	clear(h.again)
-}
-
-// release holds no more requests; those that are held stay so.
-func (h *holder) release() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.lanes = nil
+	h.lanes = lanes
 }
 
 func (h *holder) count() int {
@@ -111,18 +103,41 @@ func (h *holder) count() int {
 	return len(h.keys)
 }
 
-// awaitAgain waits until everything that is held has been delivered by another.
-func (h *holder) awaitAgain(f *fleet, t *testing.T) {
-	t.Helper()
-	f.eventually("what the zombie had in flight to be delivered", func() bool {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		return len(h.again) == len(h.keys)
-	})
+// release holds no more requests, and lets go of what is held for other
+// destinations than those given, which were handed over in time: their requests
+// are the survivor's. It returns the number of those that stay held.
+func (h *holder) release(but map[string]bool) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.lanes = nil
+	for key, answer := range h.keys {
+		if !but[destinationOf(key)] {
+			answer <- http.StatusNoContent
+			delete(h.keys, key)
+		}
+	}
+	return len(h.keys)
 }
 
+// missing counts what is held and has not been delivered by another.
+func (h *holder) missing() (n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for key := range h.keys {
+		if !h.again[key] {
+			n++
+		}
+	}
+	return n
+}
+
+// fail answers what is held: a dead letter, if anybody believed it.
 func (h *holder) fail() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	close(h.gate)
+	for key, answer := range h.keys {
+		answer <- http.StatusBadRequest
+		delete(h.keys, key)
+		h.failed++
+	}
 }

@@ -202,6 +202,7 @@ func (f *fleet) await(what, sql string, args ...any) string {
 		select {
 		case <-tick.C:
 		case <-limit.C:
+			f.logStuck()
 			f.t.Fatalf("waited %v for %s (%q, %v)", patience, what, text, err)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"sync"
@@ -137,9 +138,12 @@ func (l *load) overHTTP(worker int) {
 	l.paced(httpPause, func() {
 		n++
 		serial := l.serial.Add(1)
-		labels := []string{l.f.labels[int(serial)%len(l.f.labels)]}
+		// At random: a pattern could leave a destination without work for as long as
+		// others are stuck.
+		at := rand.IntN(len(l.f.labels))
+		labels := []string{l.f.labels[at]}
 		if serial%8 == 0 && len(l.f.labels) > 1 {
-			labels = append(labels, l.f.labels[int(serial+1)%len(l.f.labels)])
+			labels = append(labels, l.f.labels[(at+1)%len(l.f.labels)])
 		}
 		l.submit(n, fmt.Sprintf("http-%d", serial), labels)
 	})
@@ -221,7 +225,7 @@ from delivery_destinations where organization_id = $2 and label = $3`
 		err := pgx.BeginFunc(ctx, l.f.db, func(tx pgx.Tx) error {
 			for range sqlRows {
 				serial := l.serial.Add(1)
-				event, label := fmt.Sprintf("sql-%d", serial), l.f.labels[int(serial)%len(l.f.labels)]
+				event, label := fmt.Sprintf("sql-%d", serial), l.f.labels[rand.IntN(len(l.f.labels))]
 				if _, err := tx.Exec(ctx, insert, event, organization, label); err != nil {
 					return fmt.Errorf("inserting: %w", err)
 				}
@@ -306,7 +310,7 @@ func (f *fleet) missing() (lost []string) {
 // logStuck says what the tables say about what did not arrive.
 func (f *fleet) logStuck() {
 	for _, sql := range []string{
-		`select coalesce(string_agg(distinct status || ' retries ' || retry_count || ' due ' || coalesce(next_retry_at, scheduled_at) || ' ' || coalesce(failure_reason, ''), '; '), 'no rows') from delivery_queue`,
+		`select coalesce(string_agg(distinct destination_id || ' ' || id || ' ' || status || ' attempts ' || attempt_count || ' marks ' || mark_count || ' retries ' || retry_count || ' due ' || coalesce(next_retry_at, scheduled_at) || ' ' || coalesce(failure_reason, ''), '; '), 'no rows') from delivery_queue`,
 		`select coalesce(string_agg(destination_id || ' ' || coalesce(daemon_id, 'nobody') || ' unclean ' || unclean, '; '), 'no lanes') from delivery_lanes`,
 		`select coalesce(string_agg(id || ' until ' || lease_expires_at, '; '), 'no daemons') || ' now ' || now() from delivery_daemons`,
 		`select coalesce(string_agg(destination_id || ' ' || circuit_breaker_state || ' ' || coalesce(hold_reason, ''), '; '), 'no health') from destination_health`,

@@ -215,7 +215,7 @@ func (r *receiver) requests() (n int) {
 func (r *receiver) resumed(since time.Time, destinations map[string]bool) map[string]time.Time {
 	first := map[string]time.Time{}
 	for key, one := range r.arrived {
-		_, destination, _ := strings.Cut(key, "@")
+		destination := destinationOf(key)
 		if !destinations[destination] {
 			continue
 		}
@@ -226,4 +226,10 @@ func (r *receiver) resumed(since time.Time, destinations map[string]bool) map[st
 		}
 	}
 	return first
+}
+
+// destinationOf returns the destination of event@destination.
+func destinationOf(key string) string {
+	_, destination, _ := strings.Cut(key, "@")
+	return destination
 }
