@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -56,6 +57,7 @@ type fleet struct {
 	labels     []string
 	daemons    []*daemon // all that were started
 	ledger     *ledger
+	serial     atomic.Int64 // numbers the events of all loads
 }
 
 // newFleet prepares a fleet without daemons; without labels its destinations are

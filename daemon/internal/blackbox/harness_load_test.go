@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -58,7 +57,6 @@ func (l *ledger) counts() (accepted, refused, unanswered int) {
 type load struct {
 	f      *fleet
 	client *http.Client
-	serial atomic.Int64
 	stopCh chan struct{}
 	group  sync.WaitGroup
 	mu     sync.Mutex
@@ -137,7 +135,7 @@ func (l *load) overHTTP(worker int) {
 	n := worker
 	l.paced(httpPause, func() {
 		n++
-		serial := l.serial.Add(1)
+		serial := l.f.serial.Add(1)
 		// At random: a pattern could leave a destination without work for as long as
 		// others are stuck.
 		at := rand.IntN(len(l.f.labels))
@@ -224,7 +222,7 @@ from delivery_destinations where organization_id = $2 and label = $3`
 		defer cancel()
 		err := pgx.BeginFunc(ctx, l.f.db, func(tx pgx.Tx) error {
 			for range sqlRows {
-				serial := l.serial.Add(1)
+				serial := l.f.serial.Add(1)
 				event, label := fmt.Sprintf("sql-%d", serial), l.f.labels[rand.IntN(len(l.f.labels))]
 				if _, err := tx.Exec(ctx, insert, event, organization, label); err != nil {
 					return fmt.Errorf("inserting: %w", err)
