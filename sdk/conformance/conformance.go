@@ -71,6 +71,13 @@ type Peer interface {
 	Close()
 }
 
+// Lacker is a Peer of a protocol that does not know every behaviour, as SFTP
+// knows no rate limit: those are never scripted.
+type Lacker interface {
+	// Lacks lists what the protocol does not know.
+	Lacks() []Behaviour
+}
+
 // Case is one promise.
 type Case struct {
 	// Name is stable: lower case words and dashes.
