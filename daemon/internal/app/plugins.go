@@ -2,9 +2,7 @@ package app
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"path/filepath"
 
 	"github.com/deliveryd/deliveryd/daemon/internal/api"
 	"github.com/deliveryd/deliveryd/daemon/internal/config"
@@ -109,24 +107,6 @@ func startHost(ctx context.Context, options pluginhost.Options) (*pluginhost.Hos
 		return nil, err
 	}
 	return host, host.Start(ctx)
-}
-
-// Validate reads a configuration and asks the plugins that it names about it.
-func Validate(ctx context.Context, o Options) (config.Diagnostics, error) {
-	o = o.withDefaults()
-	cfg, found, err := o.load(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if len(cfg.Destinations) == 0 {
-		return found, nil
-	}
-	host, err := startHost(ctx, hostOptions(cfg, slog.New(slog.DiscardHandler), o.Version, nil))
-	if err != nil {
-		return found, fmt.Errorf("asking the plugins in %s: %w", filepath.Clean(cfg.Plugins.Directory), err)
-	}
-	defer func() { _ = host.Stop(context.WithoutCancel(ctx)) }() // what it left behind says nothing about the configuration
-	return found.Join(cfg.Resolve(ctx, schemas{host}, config.ResolveOptions{Strict: true})), nil
 }
 
 // secretsOf lists every secret of a resolved configuration, for redaction.

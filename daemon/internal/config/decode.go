@@ -148,7 +148,7 @@ func (l *loader) decodeAttribute(a *attribute, given *hcl.Attribute, block any, 
 	}
 	if len(marks) == 0 && (a.kind == kindKey || a.name == "token") {
 		l.add(&hcl.Diagnostic{
-			Severity: hcl.DiagWarning, Summary: "A secret in the file", Subject: &where,
+			Severity: hcl.DiagWarning, Summary: "A secret in the file", Subject: &where, Extra: about{},
 			Detail: fmt.Sprintf("Whoever can read the file, its copies and its history knows this %s. Write env(\"NAME\") or trimspace(file(\"PATH\")).", a.name),
 		})
 	}

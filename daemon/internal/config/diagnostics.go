@@ -171,6 +171,43 @@ func compareDiagnostics(a, b Diagnostic) int {
 	)
 }
 
+// Finding is what somebody found who tried what a configuration says: a
+// certificate that does not load, a peer that does not answer.
+type Finding struct {
+	// Destination is what it is about; nil for the rest of the configuration.
+	Destination *Destination
+	// Setting points to the field of the Config that it is about; its place is
+	// where that was given. Nil: the block of Destination.
+	Setting any
+	// Severity of the finding. Defaults to SeverityError.
+	Severity Severity
+	// Summary says in one line what is wrong.
+	Summary string
+	// Detail says what would be right. It may hold what a plugin or a peer wrote.
+	Detail string
+}
+
+// Place turns findings into Diagnostics with their places in the files; the
+// secrets of the configuration are removed from their texts.
+func (c *Config) Place(findings ...Finding) Diagnostics {
+	l := c.inner.loader
+	placed := make(hcl.Diagnostics, len(findings))
+	for i, f := range findings {
+		one := problem(clean(f.Summary, maxPluginSummary), "%s", clean(f.Detail, maxPluginDetail))
+		if f.Severity == SeverityWarning {
+			one.Severity = hcl.DiagWarning
+		}
+		if f.Destination != nil {
+			one.Subject, one.Extra = &f.Destination.place, about{destination: f.Destination.Key()}
+		}
+		if where, ok := l.sources[f.Setting]; ok {
+			one.Subject = &where
+		}
+		placed[i] = one
+	}
+	return l.export(placed)
+}
+
 // about is the Extra of this package's own findings.
 type about struct {
 	// hcl: the text is HCL's, which quotes the source.

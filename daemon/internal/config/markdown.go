@@ -8,20 +8,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/hashicorp/hcl/v2/hclwrite"
-
 	"github.com/deliveryd/deliveryd/daemon/internal/destination"
 )
-
-// Format returns a source in the canonical style. A source with syntax errors
-// is returned as it is, with the diagnostics.
-func Format(source Source) ([]byte, Diagnostics) {
-	l := newLoader(Options{LookupEnv: func(string) (string, bool) { return "", false }})
-	if l.parseSource(source); l.incomplete {
-		return source.Bytes, l.export(l.diags)
-	}
-	return hclwrite.Format(source.Bytes), nil
-}
 
 // Markdown writes the reference documentation of all settings.
 func Markdown(w io.Writer) error {
@@ -78,7 +66,9 @@ destination "acme" "billing" {
 - ` + "`env(\"NAME\")`" + ` and ` + "`file(\"PATH\")`" + ` give secrets: what is made from them may only go into settings marked *secret* and
   into ` + "`config {}`" + ` of a destination, is encrypted at rest and never shown. For something that may be shown, write
   ` + "`nonsensitive(env(\"NAME\"))`" + `. ` + "`env(\"NAME\", \"other\")`" + ` uses the other when the variable is not set.
-- ` + "`deliveryd config validate`" + ` finds every mistake and asks the plugins as well.
+- ` + "`deliveryd config validate`" + ` finds every mistake and asks the plugins as well; with ` + "`--test-connections`" + ` they also try every
+  destination. ` + "`deliveryd config show`" + ` prints what takes effect and where it was given, ` + "`deliveryd config fmt`" + ` brings files
+  into one style, ` + "`deliveryd config docs`" + ` writes this page.
 - SIGHUP or ` + "`deliveryd reload`" + ` reads everything again: all of it takes effect, or nothing. Settings marked *restart* take
   effect when the daemon starts again; the reload names them.
 

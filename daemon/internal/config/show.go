@@ -43,17 +43,35 @@ const emptyText = `""`
 // documentation, defaults filled in and secrets redacted.
 func (c *Config) Settings() []Setting {
 	var all []Setting
+	inherited := c.sourcesOfDefaults()
 	root().walk(c, nil, func(path []string, a *attribute, pointer any) {
-		one := Setting{Path: append(path[:len(path):len(path)], a.name), Value: formatValue(a, pointer), Source: c.sourceOf(path, a, pointer)}
+		one := Setting{Path: append(path[:len(path):len(path)], a.name), Value: formatValue(a, pointer)}
+		if where, ok := c.inner.loader.sources[pointer]; ok {
+			one.Source = rangeOf(where).String()
+		} else if path[0] == "destination" {
+			one.Source = inherited[dotted(path[3:], a)]
+		}
 		if one.Value == emptyText && one.Source == "" {
 			return // not given, and nothing stands for it
 		}
 		all = append(all, one)
 	})
+	redactor := c.Redactor()
 	for _, d := range c.Destinations {
-		all = append(all, c.pluginSettings(d)...)
+		all = append(all, d.pluginSettings(redactor)...)
 	}
 	slices.SortStableFunc(all, func(a, b Setting) int { return strings.Compare(group(a), group(b)) })
+	return all
+}
+
+// sourcesOfDefaults says where the defaults block gives what a destination inherits.
+func (c *Config) sourcesOfDefaults() map[string]string {
+	all := map[string]string{}
+	defaultsBlock().walk(&c.Defaults, nil, func(path []string, a *attribute, pointer any) {
+		if where, ok := c.inner.loader.sources[pointer]; ok {
+			all[dotted(path, a)] = rangeOf(where).String()
+		}
+	})
 	return all
 }
 
@@ -65,27 +83,8 @@ func group(s Setting) string {
 	return ""
 }
 
-// sourceOf says where a setting was given; what a destination inherits was
-// given in the defaults block.
-func (c *Config) sourceOf(path []string, a *attribute, pointer any) string {
-	if where, ok := c.inner.loader.sources[pointer]; ok {
-		return rangeOf(where).String()
-	}
-	if path[0] != "destination" {
-		return ""
-	}
-	source := ""
-	want := strings.Join(append(path[3:len(path):len(path)], a.name), ".")
-	defaultsBlock().walk(&c.Defaults, nil, func(path []string, b *attribute, inherited any) {
-		if where, ok := c.inner.loader.sources[inherited]; ok && dotted(path, b) == want {
-			source = rangeOf(where).String()
-		}
-	})
-	return source
-}
-
 // pluginSettings returns the content of a destination's config {}.
-func (c *Config) pluginSettings(d *Destination) []Setting {
+func (d *Destination) pluginSettings(redactor *secret.Redactor) []Setting {
 	path := []string{"destination", d.Organization, d.Label, "config"}
 	if !d.Resolved {
 		return nil
@@ -94,7 +93,7 @@ func (c *Config) pluginSettings(d *Destination) []Setting {
 	if err != nil {
 		return nil
 	}
-	shown = userInfo.ReplaceAllFunc(c.Redactor().JSON(shown), func(url []byte) []byte {
+	shown = userInfo.ReplaceAllFunc(redactor.JSON(shown), func(url []byte) []byte {
 		head, _, _ := bytes.Cut(url[len("://"):], []byte(":"))
 		return slices.Concat([]byte("://"), head, []byte(":"+secret.Redacted+"@"))
 	})

@@ -1,0 +1,46 @@
+package config
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+)
+
+// What others found is placed, and says nothing secret even if they did.
+func TestPlace(t *testing.T) {
+	t.Parallel()
+	c := loadGood(t, goodHook+"http {\n  address = \":1\"\n}\n")
+	d := c.Destinations[0]
+	found := c.Place(
+		Finding{Destination: d, Summary: "Connection failed", Detail: "The peer said: \x1b[31mno " + testEnv()["TOKEN"]},
+		Finding{Setting: &c.HTTP.Address, Severity: SeverityWarning, Summary: "Odd address"},
+		Finding{Setting: &c.HTTP.MaxBody, Summary: "Nowhere"},
+	)
+	if len(found) != 3 || !found.HasErrors() {
+		t.Fatalf("%+v", found)
+	}
+	for i, want := range []struct {
+		summary, destination string
+		severity             Severity
+		placed               bool
+	}{
+		{"Nowhere", "", SeverityError, false},
+		{"Connection failed", d.String(), SeverityError, true},
+		{"Odd address", "", SeverityWarning, true},
+	} {
+		got := found[i]
+		if got.Summary != want.summary || got.Destination != want.destination || got.Severity != want.severity || got.Range != nil != want.placed {
+			t.Errorf("finding %d: %+v, want %+v", i, got, want)
+		}
+	}
+	if at := found[1].Range; *at != d.Source {
+		t.Errorf("it is at %v, the block at %v", at, d.Source)
+	}
+	var text bytes.Buffer
+	if err := found.WriteText(&text, 0, false); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(text.String(), testEnv()["TOKEN"]) || strings.Contains(text.String(), "\x1b") {
+		t.Errorf("it shows %q", text.String())
+	}
+}
