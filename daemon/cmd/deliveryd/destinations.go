@@ -19,6 +19,7 @@ func newDestinations() *cobra.Command {
 		destinationCommand("pause", "Pause a destination: what is queued waits", (*client.Client).Pause),
 		destinationCommand("resume", "Resume a destination: what waited is delivered", (*client.Client).Resume),
 		newDestinationsTest(),
+		newDestinationsBreaker(),
 		newDestinationsReplay(),
 	)
 }
@@ -57,7 +58,7 @@ func printDestinations(w io.Writer, list []api.Destination) error {
 		}
 		rows[i] = []string{
 			strconv.Itoa(int(d.ID)), label, d.Type, d.State, health.Status, health.CircuitBreaker,
-			strconv.Itoa(int(d.CountUsage)), when(d.LastUsedAt), firstOf(d.DisabledReason, health.HoldReason),
+			strconv.Itoa(int(d.CountUsage)), when(d.LastUsedAt), firstOf(d.DisabledReason, health.HoldReason, health.BreakerReason),
 		}
 	}
 	return table(w, []string{"ID", "LABEL", "TYPE", "STATE", "HEALTH", "BREAKER", "DELIVERED", "LAST USED", "REASON"}, rows)

@@ -63,6 +63,8 @@ type Destinations interface {
 	Resume(ctx context.Context, caller Caller, ref string) (*Destination, error)
 	Test(ctx context.Context, caller Caller, ref string) (*TestResult, error)
 	Lanes(ctx context.Context, caller Caller) ([]Lane, error)
+	OpenBreaker(ctx context.Context, caller Caller, ref, reason string) (*Destination, error)
+	CloseBreaker(ctx context.Context, caller Caller, ref string) (*Destination, error)
 }
 
 // Services is what the API answers with.
@@ -132,6 +134,7 @@ func New(o Options) (*API, error) {
 	a.bodies = newBodies(a.huma.OpenAPI().Components.Schemas)
 	a.registerDeliveries()
 	a.registerDestinations()
+	a.registerBreaker()
 	a.registerLifecycle()
 	a.registerPlugins()
 	a.registerDaemon(o.MetricsHandler)

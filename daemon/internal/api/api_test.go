@@ -116,6 +116,14 @@ func (f fakeDestinations) Resume(_ context.Context, c Caller, ref string) (*Dest
 	return f.one(c, ref)
 }
 
+func (f fakeDestinations) OpenBreaker(_ context.Context, c Caller, ref, _ string) (*Destination, error) {
+	return f.one(c, ref)
+}
+
+func (f fakeDestinations) CloseBreaker(_ context.Context, c Caller, ref string) (*Destination, error) {
+	return f.one(c, ref)
+}
+
 func (f fakeDestinations) Test(_ context.Context, c Caller, ref string) (*TestResult, error) {
 	return &TestResult{OK: true}, f.called(c)
 }

@@ -206,11 +206,13 @@ type Health struct {
 	Status              string     `json:"status" enum:"healthy,degraded,unhealthy,disabled"`
 	CircuitBreaker      string     `json:"circuit_breaker_state" enum:"closed,open,half-open"`
 	CircuitBreakerSince *time.Time `json:"circuit_breaker_opened_at,omitempty"`
-	ConsecutiveFailures int32      `json:"consecutive_failures"`
-	TotalFailures       int32      `json:"total_failures"`
-	TotalDeliveries     int32      `json:"total_deliveries"`
-	SuccessRate         string     `json:"success_rate" doc:"Percent"`
-	AverageMillis       *int32     `json:"average_response_time_ms,omitempty"`
+	BreakerReason       string     `json:"circuit_breaker_reason,omitempty" doc:"Why it is not closed"`
+	ConsecutiveFailures int32      `json:"consecutive_failures" doc:"Attempts that failed in a row and are the destination's fault: neither rate-limited ones, nor those that a hold or a plugin ended"`
+	TotalFailures       int32      `json:"total_failures" doc:"Attempts that failed or were rejected"`
+	TotalDeliveries     int32      `json:"total_deliveries" doc:"Attempts that count: a delivery that arrives at its third attempt adds three"`
+	SuccessRate         string     `json:"success_rate" doc:"Percent of all attempts that count since the beginning, cut off to two digits, so that 100.00 means that none failed; 0 before the first"`
+	AverageMillis       *int32     `json:"average_response_time_ms,omitempty" doc:"Of attempts that succeeded: an exponentially weighted moving average in which the newest counts 5 %, about the last 40"`
+	LastCheckAt         *time.Time `json:"last_check_at,omitempty" doc:"When anything was last learned of it, by an attempt or an active check"`
 	LastFailureAt       *time.Time `json:"last_failure_at,omitempty"`
 	LastSuccessAt       *time.Time `json:"last_success_at,omitempty"`
 	HeldAt              *time.Time `json:"held_at,omitempty" doc:"Nothing is sent and nothing is burnt until the cause is gone"`

@@ -175,7 +175,7 @@ func showHealth(h *store.Health) *api.Health {
 		Status: h.Status, CircuitBreaker: h.CircuitBreakerState, CircuitBreakerSince: h.CircuitBreakerOpenedAt,
 		ConsecutiveFailures: h.ConsecutiveFailures, TotalFailures: h.TotalFailures, TotalDeliveries: h.TotalDeliveries,
 		SuccessRate: h.SuccessRate, AverageMillis: h.AverageResponseTime, LastFailureAt: h.LastFailureAt, LastSuccessAt: h.LastSuccessAt,
-		HeldAt: h.HeldAt,
+		HeldAt: h.HeldAt, LastCheckAt: &h.LastCheckAt, BreakerReason: breakerReason(h),
 	}
 	if h.HoldReason != nil {
 		shown.HoldReason = *h.HoldReason

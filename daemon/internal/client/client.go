@@ -157,6 +157,18 @@ func (c *Client) Resume(ctx context.Context, ref string) (*api.Destination, erro
 	return do[api.Destination](ctx, c, http.MethodPost, destinationPath(ref, "/resume"), nil, nil)
 }
 
+// OpenBreaker holds the circuit breaker of a destination open.
+func (c *Client) OpenBreaker(ctx context.Context, ref, reason string) (*api.Destination, error) {
+	query := url.Values{}
+	set(query, "reason", reason)
+	return do[api.Destination](ctx, c, http.MethodPost, destinationPath(ref, "/circuit-breaker/open"), query, nil)
+}
+
+// CloseBreaker closes the circuit breaker of a destination.
+func (c *Client) CloseBreaker(ctx context.Context, ref string) (*api.Destination, error) {
+	return do[api.Destination](ctx, c, http.MethodPost, destinationPath(ref, "/circuit-breaker/close"), nil, nil)
+}
+
 // Test tests a destination's connection.
 func (c *Client) Test(ctx context.Context, ref string) (*api.TestResult, error) {
 	return do[api.TestResult](ctx, c, http.MethodPost, destinationPath(ref, "/test"), nil, nil)

@@ -31,6 +31,13 @@ type Destination struct {
 	DisabledAt     *time.Time
 	Paused         bool
 	PausedBy       string
+	// BreakerForced says that an operator holds the circuit breaker open.
+	BreakerForced       bool
+	BreakerForcedBy     string
+	BreakerForcedReason string
+	// Resets counts what makes the lane forget every failure: the breaker closed by
+	// an operator, a resumption.
+	Resets int64
 	// Settings are complete: the destination's own over the daemon's defaults.
 	Settings Settings
 	// Generation counts up with every change of what the plugin gets.
@@ -76,6 +83,8 @@ func (r *Registry) fromRow(row *store.Destination) *Destination {
 		Default: row.IsDefault == store.True, Disabled: row.Disabled == store.True,
 		DisabledReason: text(row.DisabledReason), DisabledBy: text(row.DisabledBy), DisabledAt: row.DisabledAt,
 		Paused: row.PausedAt != nil, PausedBy: text(row.PausedBy),
+		BreakerForced: row.BreakerForcedAt != nil, BreakerForcedBy: text(row.BreakerForcedBy), BreakerForcedReason: text(row.BreakerForcedReason),
+		Resets: row.Resets,
 		Generation: row.Generation, ManagedBy: row.ManagedBy, Source: text(row.ManagedSource),
 		CountUsage: row.CountUsage, LastUsedAt: row.LastUsedAt, CreatedAt: row.CreatedAt, UpdatedAt: row.UpdatedAt,
 		sealed: []byte(row.Config), redact: r.redact,

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/deliveryd/deliveryd/daemon/internal/breaker"
 	"github.com/deliveryd/deliveryd/daemon/internal/pluginhost"
 	"github.com/deliveryd/deliveryd/daemon/internal/secret"
 	"github.com/deliveryd/deliveryd/daemon/internal/store"
@@ -206,12 +207,37 @@ func (r *Registry) Stop() { r.closing.Wait() }
 
 // Test has the plugin try an organization's destination as it is configured, in
 // an instance of its own; it delivers nothing. A step that failed is in the
-// answer; errors are those of Open. A good test ends a hold.
+// answer; errors are those of Open. A good test ends a hold, and lets an open
+// breaker try a probe at once.
 func (r *Registry) Test(ctx context.Context, organization, ref string) (*transportv1.TestConnectionResponse, error) {
 	d, err := r.ByRef(ctx, organization, ref)
 	if err != nil {
 		return nil, err
 	}
+	answer, err := r.test(ctx, d)
+	if err == nil && passed(answer) {
+		err = r.endHold(ctx, d)
+	}
+	return answer, err
+}
+
+// Check is Test for the daemon itself, of a destination of any organization: it
+// says whether the test passed, and else at which step it failed and why, and
+// changes nothing.
+func (r *Registry) Check(ctx context.Context, d *Destination) (ok bool, reason string, err error) {
+	answer, err := r.test(ctx, d)
+	if err != nil {
+		return false, "", err
+	}
+	for _, step := range answer.GetSteps() {
+		if !step.GetOk() {
+			return false, step.GetName() + ": " + step.GetDetail(), nil
+		}
+	}
+	return passed(answer), "the transport tested nothing", nil
+}
+
+func (r *Registry) test(ctx context.Context, d *Destination) (*transportv1.TestConnectionResponse, error) {
 	name := &transportv1.InstanceRef{Id: "test-" + strconv.Itoa(int(d.ID)) + "-" + rand.Text()[:8], Generation: uint64(d.Generation)}
 	if err := r.openAs(ctx, d, name); err != nil {
 		return nil, err
@@ -220,9 +246,6 @@ func (r *Registry) Test(ctx context.Context, organization, ref string) (*transpo
 	answer, err := r.transports.TestConnection(ctx, d.Type, name, false)
 	if err != nil {
 		return nil, fmt.Errorf("testing %s: %w", d.key(), unavailable(err))
-	}
-	if passed(answer) {
-		return answer, r.endHold(ctx, d)
 	}
 	return answer, nil
 }
@@ -236,13 +259,14 @@ func passed(answer *transportv1.TestConnectionResponse) bool {
 	return len(answer.GetSteps()) > 0
 }
 
-// endHold resumes a destination that was held, and neither paused nor disabled.
+// endHold makes the lane try again if its breaker is open or held, unless an
+// operator holds it.
 func (r *Registry) endHold(ctx context.Context, d *Destination) error {
 	h, err := r.store.Health(ctx, d.ID)
-	if err != nil || h.HeldAt == nil || d.Paused || d.Disabled {
+	if err != nil || h.HeldAt == nil && h.CircuitBreakerState == breaker.Closed.String() || d.BreakerForced || d.Disabled {
 		return err
 	}
-	if _, err := r.store.ResumeDestination(ctx, d.OrganizationID, d.ID); err != nil {
+	if _, err := r.store.ReleaseDestination(ctx, d.OrganizationID, d.ID); err != nil {
 		return err
 	}
 	r.changedHere(d.ID)

@@ -2,8 +2,10 @@ package destination
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 
+	"github.com/deliveryd/deliveryd/daemon/internal/breaker"
 	"github.com/deliveryd/deliveryd/daemon/internal/store"
 )
 
@@ -39,6 +41,55 @@ func (r *Registry) Resume(ctx context.Context, organization, ref string) (*Desti
 		return nil, fmt.Errorf("destination %q is disabled (%s): %w", d.Label, d.DisabledReason, ErrManaged)
 	}
 	row, err := r.store.ResumeDestination(ctx, organization, d.ID)
+	if err != nil {
+		return nil, err
+	}
+	r.changedHere(d.ID)
+	return r.fromRow(&row), nil
+}
+
+// maxReason bounds an operator's reason in characters.
+const maxReason = 500
+
+// ForceBreaker holds the circuit breaker open until CloseBreaker or Resume: what
+// is in flight ends, the rest waits, and nothing is burnt. Unlike a pause it
+// shows in the health of the destination as what it is, an outage. The first
+// time stays, the last reason counts.
+func (r *Registry) ForceBreaker(ctx context.Context, organization, ref, by, reason string) (*Destination, error) {
+	d, err := r.ByRef(ctx, organization, ref)
+	if err != nil {
+		return nil, err
+	}
+	if runes := []rune(reason); len(runes) > maxReason {
+		reason = string(runes[:maxReason])
+	}
+	if reason == "" {
+		reason = "no reason given"
+	}
+	forced, err := json.Marshal(map[string]breaker.Snapshot{"circuit_breaker": {Hold: breaker.HeldByOperator, Reason: ForcedReason(by, reason)}})
+	if err != nil {
+		return nil, fmt.Errorf("encoding a circuit breaker: %w", err)
+	}
+	row, err := r.store.ForceBreaker(ctx, organization, d.ID, by, reason, forced)
+	if err != nil {
+		return nil, err
+	}
+	r.changedHere(d.ID)
+	return r.fromRow(&row), nil
+}
+
+// ForcedReason is what a breaker says that an operator holds open.
+func ForcedReason(by, reason string) string { return "forced open by " + by + ": " + reason }
+
+// CloseBreaker closes the circuit breaker, whatever opened it, and forgets every
+// failure; what waited is let out gradually. A destination that goes on failing
+// opens it again.
+func (r *Registry) CloseBreaker(ctx context.Context, organization, ref string) (*Destination, error) {
+	d, err := r.ByRef(ctx, organization, ref)
+	if err != nil {
+		return nil, err
+	}
+	row, err := r.store.CloseBreaker(ctx, organization, d.ID)
 	if err != nil {
 		return nil, err
 	}

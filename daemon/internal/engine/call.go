@@ -97,7 +97,9 @@ func (e *Engine) callFailed(c *call, err error) {
 	e.log.Warn("plugin call broke", "transport", c.plugin.name, "items", len(c.items), "plugin_died", died, "error", err)
 	for _, it := range c.items {
 		if e.inFlight[it.ID] == it {
-			e.finish(it, brokenResult(it, err), died)
+			// A plugin that leaves an item without a result, or outstays the deadline that
+			// it was given, is at fault whether it died or not: the destination is not.
+			e.finish(it, brokenResult(it, err), true)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/deliveryd/deliveryd/daemon/internal/destination"
 	"github.com/deliveryd/deliveryd/daemon/internal/engine"
 	"github.com/deliveryd/deliveryd/daemon/internal/pglocal/pgtest"
+	"github.com/deliveryd/deliveryd/daemon/internal/pluginhost"
 	"github.com/deliveryd/deliveryd/daemon/internal/store"
 	transportv1 "github.com/deliveryd/deliveryd/gen/transport/v1"
 )
@@ -211,6 +213,7 @@ type fakeTransport struct {
 	gates    map[string]chan struct{}
 	running  map[string]int // by instance
 	highest  map[string]int
+	lost     int // so many items get no result
 }
 
 func (f *fakeTransport) Describe(string) (*transportv1.DescribeResponse, error) {
@@ -220,7 +223,12 @@ func (f *fakeTransport) Describe(string) (*transportv1.DescribeResponse, error) 
 func (f *fakeTransport) Deliver(ctx context.Context, _ string, req *transportv1.DeliverRequest, results func([]*transportv1.Result)) error {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
+	var missing []string
 	for _, item := range req.GetItems() {
+		if f.lose() {
+			missing = append(missing, item.GetId())
+			continue
+		}
 		ref := req.GetInstances()[item.GetInstance()]
 		wg.Go(func() {
 			r := f.attempt(ctx, item, ref)
@@ -230,7 +238,21 @@ func (f *fakeTransport) Deliver(ctx context.Context, _ string, req *transportv1.
 		})
 	}
 	wg.Wait()
+	if len(missing) > 0 {
+		return &pluginhost.IncompleteError{Transport: "fake", Missing: missing, Err: errors.New("as the test says")}
+	}
 	return nil
+}
+
+// lose reports whether an item is to get no result.
+func (f *fakeTransport) lose() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.lost == 0 {
+		return false
+	}
+	f.lost--
+	return true
 }
 
 func (f *fakeTransport) attempt(ctx context.Context, item *transportv1.Item, ref *transportv1.InstanceRef) *transportv1.Result {

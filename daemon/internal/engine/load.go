@@ -115,6 +115,7 @@ func (e *Engine) configure(l *lane, got loaded) {
 	if l.breaker == nil || got.health != nil {
 		l.breaker = breaker.New(d.Settings.Breaker, d.Settings.Concurrency, breakerSnapshot(got.health), e.now)
 		l.tracker = health.New(healthPolicy(d.Settings), healthRowOf(got.health), e.now)
+		l.resets = readMetadata(got.health).Resets
 	} else {
 		l.breaker.Configure(d.Settings.Breaker, d.Settings.Concurrency)
 		l.tracker.Configure(e.now, healthPolicy(d.Settings))
@@ -122,9 +123,29 @@ func (e *Engine) configure(l *lane, got loaded) {
 	if changed {
 		e.transition(l, l.breaker.Release(e.now, "the destination was changed"))
 	}
+	e.obey(l)
 	l.limiter = limiter(l.limiter, d.Settings.RateLimit)
 	if got.ref != nil {
 		e.use(l, &instance{ref: got.ref, transport: d.Type})
+	}
+}
+
+// obey does what operators said of the breaker: the row of the destination holds
+// their word, so that it also reaches a lane that nobody owned at the time.
+func (e *Engine) obey(l *lane) {
+	d := l.dest
+	if d.Resets > l.resets {
+		l.resets = d.Resets
+		e.transition(l, l.breaker.ForceClose(e.now, "closed by an operator"))
+		l.tracker.Enable(e.now)
+		e.touch(l)
+	}
+	forced := l.breaker.Held() == breaker.HeldByOperator
+	switch {
+	case d.BreakerForced && !forced:
+		e.transition(l, l.breaker.ForceOpen(e.now, destination.ForcedReason(d.BreakerForcedBy, d.BreakerForcedReason)))
+	case !d.BreakerForced && forced:
+		e.transition(l, l.breaker.ForceClose(e.now, "closed by an operator"))
 	}
 }
 

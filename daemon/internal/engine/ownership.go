@@ -175,7 +175,7 @@ func (e *Engine) release() {
 	}
 	var ids []int32
 	for _, id := range e.machine.Draining() {
-		if l := e.lanes[id]; l.inFlight == 0 && len(l.known) == 0 && !l.reading {
+		if l := e.lanes[id]; l.inFlight == 0 && len(l.known) == 0 && !l.reading && e.written(l) {
 			ids = append(ids, id)
 		}
 	}

@@ -43,6 +43,13 @@ func (e *Engine) touch(l *lane) {
 	}
 }
 
+// written reports whether the lane's health is in the database as it is here, so
+// that the lane's next owner begins with it.
+func (e *Engine) written(l *lane) bool {
+	_, changed := e.touched[l]
+	return !changed && l.writing == 0
+}
+
 // flushAt is when the pending outcomes must be recorded; zero if none are.
 func (e *Engine) flushAt() time.Time {
 	if e.recording || len(e.pending) == 0 && len(e.touched) == 0 {
@@ -66,16 +73,28 @@ func (e *Engine) flush() {
 	e.pending = slices.Clone(e.pending[n:])
 	e.oldest = e.now
 	e.recording, e.unrecorded = true, n
-	outcomes := e.outcomes(batch)
+	outcomes, lanes := e.outcomes(batch)
 	go func() {
 		started := time.Now()
 		applied := e.record(outcomes)
-		e.post(func() { e.recorded(batch, applied, time.Since(started)) })
+		e.post(func() {
+			for _, l := range lanes {
+				l.writing--
+			}
+			e.recorded(batch, applied, time.Since(started))
+		})
 	}()
 }
 
-func (e *Engine) outcomes(batch []outcomeOf) *store.Outcomes {
-	o := &store.Outcomes{Daemon: e.o.DaemonID}
+// outcomes returns what one transaction writes, and the lanes whose health is in it.
+func (e *Engine) outcomes(batch []outcomeOf) (o *store.Outcomes, lanes []*lane) {
+	o = &store.Outcomes{Daemon: e.o.DaemonID}
+	addHealth := func(l *lane) {
+		if e.addHealth(o, l) {
+			l.writing++
+			lanes = append(lanes, l)
+		}
+	}
 	secrets := map[string]int32{}
 	for i := range batch {
 		b := &batch[i]
@@ -88,12 +107,12 @@ func (e *Engine) outcomes(batch []outcomeOf) *store.Outcomes {
 			secrets[id]++
 		}
 		b.it.lane.pending--
-		e.addHealth(o, b.it.lane)
+		addHealth(b.it.lane)
 	}
 	for l := range e.touched {
 		// A lane with outcomes that wait is written together with them.
 		if l.pending == 0 && len(o.Health) < recordMax {
-			e.addHealth(o, l)
+			addHealth(l)
 		}
 	}
 	for id, n := range secrets {
@@ -101,17 +120,19 @@ func (e *Engine) outcomes(batch []outcomeOf) *store.Outcomes {
 	}
 	slices.SortFunc(o.Health, func(a, b store.HealthRow) int { return cmp.Compare(a.DestinationID, b.DestinationID) })
 	slices.SortFunc(o.Secrets, func(a, b store.SecretUse) int { return cmp.Compare(a.ID, b.ID) })
-	return o
+	return o, lanes
 }
 
-func (e *Engine) addHealth(o *store.Outcomes, l *lane) {
+func (e *Engine) addHealth(o *store.Outcomes, l *lane) bool {
 	if _, ok := e.touched[l]; !ok {
-		return
+		return false
 	}
 	delete(e.touched, l)
-	if l.tracker != nil {
-		o.Health = append(o.Health, e.healthRow(l))
+	if l.tracker == nil {
+		return false
 	}
+	o.Health = append(o.Health, e.healthRow(l))
+	return true
 }
 
 // record writes until it succeeds: an outcome is dropped only with the process,

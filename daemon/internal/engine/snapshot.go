@@ -67,6 +67,9 @@ func (e *Engine) state() State {
 		if l.breaker != nil {
 			one.Breaker, one.BreakerUntil = l.breaker.State().String(), l.breaker.NextChange(e.now)
 			one.Held = l.breaker.Held() != breaker.NotHeld
+			if one.Blocked == "" && l.breaker.State() == breaker.Open {
+				one.Blocked = "the circuit breaker is open: " + l.breaker.Snapshot().Reason
+			}
 		}
 		s.Lanes = append(s.Lanes, one)
 	}

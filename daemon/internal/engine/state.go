@@ -15,6 +15,8 @@ import (
 type metadata struct {
 	Breaker breaker.Snapshot `json:"circuit_breaker"`
 	Health  health.Metadata  `json:"health"`
+	// Resets is the destination's count that the lane has obeyed.
+	Resets int64 `json:"resets,omitempty"`
 }
 
 // readMetadata never fails: what cannot be read is as good as not there.
@@ -70,7 +72,7 @@ func healthPolicy(s destination.Settings) health.Settings {
 func (e *Engine) healthRow(l *lane) store.HealthRow {
 	update, _ := l.tracker.Take()
 	snapshot := l.breaker.Snapshot()
-	m, _ := json.Marshal(metadata{Breaker: snapshot, Health: update.Metadata}) // plain values cannot fail
+	m, _ := json.Marshal(metadata{Breaker: snapshot, Health: update.Metadata, Resets: l.resets}) // plain values cannot fail
 	row := store.HealthRow{
 		DestinationID: l.id, Status: update.Status.String(), ConsecutiveFailures: clamp32(update.ConsecutiveFailures),
 		AddFailures: clamp32(update.AddFailures), AddDeliveries: clamp32(update.AddDeliveries),

@@ -37,6 +37,7 @@ type destinationStatements struct {
 	byID, byLabel, ofOrganization, defaults, list, changed, sync statement
 	insert, update, pause, disable, resume                       statement
 	health, healthOf, resetHealth, resetHealthOf, secrets        statement
+	forceBreaker, closeBreaker, release, healthClosed            statement
 }
 
 func buildDestinationStatements() destinationStatements {
@@ -79,12 +80,17 @@ func buildDestinationStatements() destinationStatements {
 			d.DisabledAt.SET(postgres.RawTimestampz("null")),
 			d.DisabledBy.SET(postgres.RawString("null")),
 			d.DisabledReason.SET(postgres.RawString("null")),
+			d.BreakerForcedAt.SET(postgres.RawTimestampz("null")),
+			d.BreakerForcedBy.SET(postgres.RawString("null")),
+			d.BreakerForcedReason.SET(postgres.RawString("null")),
+			d.Resets.SET(postgres.RawInt("resets + 1")),
 			d.Generation.SET(postgres.RawInt("generation + 1")),
 			d.UpdatedAt.SET(now()),
 		).WHERE(own).RETURNING(d.AllColumns)),
 	}
 	s.insert, s.update = buildDestinationWrites()
 	s.buildHealth()
+	s.buildBreaker()
 	return s
 }
 
@@ -221,27 +227,12 @@ func (s *Store) DisableDestination(ctx context.Context, id int32, by, reason str
 }
 
 // ResumeDestination ends a pause, a hold, an open breaker and a disabling of an
-// organization's destination. The generation counts up, so that whoever owns the
-// lane starts it afresh.
+// organization's destination, and makes its lane forget every failure. The
+// generation counts up, so that the plugin gets its configuration anew.
 func (s *Store) ResumeDestination(ctx context.Context, organization string, id int32) (Destination, error) {
-	ctx, cancel := s.deadline(ctx)
-	defer cancel()
-	var list []Destination
-	var batch pgx.Batch
 	st := s.sql.destination
-	// Health first, in the order in which outcomes lock.
-	batch.Queue(st.resetHealthOf.sql, st.resetHealthOf.args(values{"organization": organization, "id": id})...)
-	batch.Queue(st.resume.sql, st.resume.args(values{"organization": organization, "id": id})...).
-		Query(func(rows pgx.Rows) (err error) {
-			list, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Destination])
-			return err
-		})
-	err := s.durable.SendBatch(ctx, &batch).Close()
-	if err == nil && len(list) == 0 {
-		err = pgx.ErrNoRows
-	}
-	if err != nil {
-		return Destination{}, wrap("resuming a destination", err)
-	}
-	return list[0], nil
+	v := values{"organization": organization, "id": id}
+	return s.operate(ctx, "resuming a destination", func(batch *pgx.Batch) {
+		batch.Queue(st.resetHealthOf.sql, st.resetHealthOf.args(v)...)
+	}, st.resume, v)
 }

@@ -144,12 +144,14 @@ l as (
     reason, correlation_id, idempotency_key, created_at from u` + logConflictSQL + `)
 select id, due from u`
 
+// healthSQL cuts the rate off rather than rounding it, so that 100.00 means that
+// nothing failed, as health.SuccessRate does.
 const healthSQL = `
 insert into destination_health as h (destination_id, status, last_check_at, consecutive_failures, total_failures, total_deliveries,
   success_rate, average_response_time, last_failure_at, last_success_at, disabled_at, disabled_reason,
   circuit_breaker_state, circuit_breaker_opened_at, metadata, held_at, hold_reason)
 select x.destination_id, x.status, now(), x.consecutive, x.failures, x.deliveries,
-  case when x.deliveries > 0 then to_char(100.0 * (x.deliveries - x.failures) / x.deliveries, 'FM990.00') else '0' end,
+  case when x.deliveries > 0 then to_char(trunc(100.0 * (x.deliveries - x.failures) / x.deliveries, 2), 'FM990.00') else '0' end,
   x.average, x.last_failure, x.last_success, x.disabled_at, x.disabled_reason, x.breaker, x.opened_at, x.metadata::jsonb, x.held_at, x.hold_reason
 from unnest($1::int[], $2::text[], $3::int[], $4::int[], $5::int[], $6::int[], $7::timestamptz[], $8::timestamptz[],
   $9::timestamptz[], $10::text[], $11::text[], $12::timestamptz[], $13::text[], $14::timestamptz[], $15::text[])
@@ -162,8 +164,8 @@ on conflict (destination_id) do update set
   total_failures = least(h.total_failures::bigint + excluded.total_failures, 2147483647)::int,
   total_deliveries = least(h.total_deliveries::bigint + excluded.total_deliveries, 2147483647)::int,
   success_rate = case when h.total_deliveries::bigint + excluded.total_deliveries > 0 then
-    to_char(100.0 * (h.total_deliveries::bigint + excluded.total_deliveries - h.total_failures - excluded.total_failures)
-      / (h.total_deliveries::bigint + excluded.total_deliveries), 'FM990.00') else '0' end,
+    to_char(trunc(100.0 * (h.total_deliveries::bigint + excluded.total_deliveries - h.total_failures - excluded.total_failures)
+      / (h.total_deliveries::bigint + excluded.total_deliveries), 2), 'FM990.00') else '0' end,
   average_response_time = excluded.average_response_time, last_failure_at = excluded.last_failure_at,
   last_success_at = excluded.last_success_at, disabled_at = excluded.disabled_at, disabled_reason = excluded.disabled_reason,
   circuit_breaker_state = excluded.circuit_breaker_state, circuit_breaker_opened_at = excluded.circuit_breaker_opened_at,

@@ -12,27 +12,31 @@ import (
 )
 
 type DeliveryDestinations struct {
-	ID             int32 `sql:"primary_key"`
-	OrganizationID string
-	Type           string
-	Label          string
-	Description    *string
-	Icon           *string
-	Instructions   *string
-	Disabled       string
-	DisabledAt     *time.Time
-	DisabledBy     *string
-	CountUsage     int32
-	LastUsedAt     *time.Time
-	Config         string
-	CreatedAt      time.Time
-	UpdatedAt      time.Time
-	Settings       string
-	IsDefault      string
-	ManagedBy      string
-	ManagedSource  *string
-	DisabledReason *string
-	PausedAt       *time.Time
-	PausedBy       *string
-	Generation     int64
+	ID                  int32 `sql:"primary_key"`
+	OrganizationID      string
+	Type                string
+	Label               string
+	Description         *string
+	Icon                *string
+	Instructions        *string
+	Disabled            string
+	DisabledAt          *time.Time
+	DisabledBy          *string
+	CountUsage          int32
+	LastUsedAt          *time.Time
+	Config              string
+	CreatedAt           time.Time
+	UpdatedAt           time.Time
+	Settings            string
+	IsDefault           string
+	ManagedBy           string
+	ManagedSource       *string
+	DisabledReason      *string
+	PausedAt            *time.Time
+	PausedBy            *string
+	Generation          int64
+	BreakerForcedAt     *time.Time
+	BreakerForcedBy     *string
+	BreakerForcedReason *string
+	Resets              int64
 }

@@ -17,29 +17,33 @@ type deliveryDestinationsTable struct {
 	postgres.Table
 
 	// Columns
-	ID             postgres.ColumnInteger
-	OrganizationID postgres.ColumnString
-	Type           postgres.ColumnString
-	Label          postgres.ColumnString
-	Description    postgres.ColumnString
-	Icon           postgres.ColumnString
-	Instructions   postgres.ColumnString
-	Disabled       postgres.ColumnString
-	DisabledAt     postgres.ColumnTimestampz
-	DisabledBy     postgres.ColumnString
-	CountUsage     postgres.ColumnInteger
-	LastUsedAt     postgres.ColumnTimestampz
-	Config         postgres.ColumnString
-	CreatedAt      postgres.ColumnTimestampz
-	UpdatedAt      postgres.ColumnTimestampz
-	Settings       postgres.ColumnString
-	IsDefault      postgres.ColumnString
-	ManagedBy      postgres.ColumnString
-	ManagedSource  postgres.ColumnString
-	DisabledReason postgres.ColumnString
-	PausedAt       postgres.ColumnTimestampz
-	PausedBy       postgres.ColumnString
-	Generation     postgres.ColumnInteger
+	ID                  postgres.ColumnInteger
+	OrganizationID      postgres.ColumnString
+	Type                postgres.ColumnString
+	Label               postgres.ColumnString
+	Description         postgres.ColumnString
+	Icon                postgres.ColumnString
+	Instructions        postgres.ColumnString
+	Disabled            postgres.ColumnString
+	DisabledAt          postgres.ColumnTimestampz
+	DisabledBy          postgres.ColumnString
+	CountUsage          postgres.ColumnInteger
+	LastUsedAt          postgres.ColumnTimestampz
+	Config              postgres.ColumnString
+	CreatedAt           postgres.ColumnTimestampz
+	UpdatedAt           postgres.ColumnTimestampz
+	Settings            postgres.ColumnString
+	IsDefault           postgres.ColumnString
+	ManagedBy           postgres.ColumnString
+	ManagedSource       postgres.ColumnString
+	DisabledReason      postgres.ColumnString
+	PausedAt            postgres.ColumnTimestampz
+	PausedBy            postgres.ColumnString
+	Generation          postgres.ColumnInteger
+	BreakerForcedAt     postgres.ColumnTimestampz
+	BreakerForcedBy     postgres.ColumnString
+	BreakerForcedReason postgres.ColumnString
+	Resets              postgres.ColumnInteger
 
 	AllColumns     postgres.ColumnList
 	MutableColumns postgres.ColumnList
@@ -81,61 +85,69 @@ func newDeliveryDestinationsTable(schemaName, tableName, alias string) *Delivery
 
 func newDeliveryDestinationsTableImpl(schemaName, tableName, alias string) deliveryDestinationsTable {
 	var (
-		IDColumn             = postgres.IntegerColumn("id")
-		OrganizationIDColumn = postgres.StringColumn("organization_id")
-		TypeColumn           = postgres.StringColumn("type")
-		LabelColumn          = postgres.StringColumn("label")
-		DescriptionColumn    = postgres.StringColumn("description")
-		IconColumn           = postgres.StringColumn("icon")
-		InstructionsColumn   = postgres.StringColumn("instructions")
-		DisabledColumn       = postgres.StringColumn("disabled")
-		DisabledAtColumn     = postgres.TimestampzColumn("disabled_at")
-		DisabledByColumn     = postgres.StringColumn("disabled_by")
-		CountUsageColumn     = postgres.IntegerColumn("count_usage")
-		LastUsedAtColumn     = postgres.TimestampzColumn("last_used_at")
-		ConfigColumn         = postgres.StringColumn("config")
-		CreatedAtColumn      = postgres.TimestampzColumn("created_at")
-		UpdatedAtColumn      = postgres.TimestampzColumn("updated_at")
-		SettingsColumn       = postgres.StringColumn("settings")
-		IsDefaultColumn      = postgres.StringColumn("is_default")
-		ManagedByColumn      = postgres.StringColumn("managed_by")
-		ManagedSourceColumn  = postgres.StringColumn("managed_source")
-		DisabledReasonColumn = postgres.StringColumn("disabled_reason")
-		PausedAtColumn       = postgres.TimestampzColumn("paused_at")
-		PausedByColumn       = postgres.StringColumn("paused_by")
-		GenerationColumn     = postgres.IntegerColumn("generation")
-		allColumns           = postgres.ColumnList{IDColumn, OrganizationIDColumn, TypeColumn, LabelColumn, DescriptionColumn, IconColumn, InstructionsColumn, DisabledColumn, DisabledAtColumn, DisabledByColumn, CountUsageColumn, LastUsedAtColumn, ConfigColumn, CreatedAtColumn, UpdatedAtColumn, SettingsColumn, IsDefaultColumn, ManagedByColumn, ManagedSourceColumn, DisabledReasonColumn, PausedAtColumn, PausedByColumn, GenerationColumn}
-		mutableColumns       = postgres.ColumnList{OrganizationIDColumn, TypeColumn, LabelColumn, DescriptionColumn, IconColumn, InstructionsColumn, DisabledColumn, DisabledAtColumn, DisabledByColumn, CountUsageColumn, LastUsedAtColumn, ConfigColumn, CreatedAtColumn, UpdatedAtColumn, SettingsColumn, IsDefaultColumn, ManagedByColumn, ManagedSourceColumn, DisabledReasonColumn, PausedAtColumn, PausedByColumn, GenerationColumn}
-		defaultColumns       = postgres.ColumnList{IDColumn, DisabledColumn, CountUsageColumn, CreatedAtColumn, UpdatedAtColumn, SettingsColumn, IsDefaultColumn, ManagedByColumn, GenerationColumn}
+		IDColumn                  = postgres.IntegerColumn("id")
+		OrganizationIDColumn      = postgres.StringColumn("organization_id")
+		TypeColumn                = postgres.StringColumn("type")
+		LabelColumn               = postgres.StringColumn("label")
+		DescriptionColumn         = postgres.StringColumn("description")
+		IconColumn                = postgres.StringColumn("icon")
+		InstructionsColumn        = postgres.StringColumn("instructions")
+		DisabledColumn            = postgres.StringColumn("disabled")
+		DisabledAtColumn          = postgres.TimestampzColumn("disabled_at")
+		DisabledByColumn          = postgres.StringColumn("disabled_by")
+		CountUsageColumn          = postgres.IntegerColumn("count_usage")
+		LastUsedAtColumn          = postgres.TimestampzColumn("last_used_at")
+		ConfigColumn              = postgres.StringColumn("config")
+		CreatedAtColumn           = postgres.TimestampzColumn("created_at")
+		UpdatedAtColumn           = postgres.TimestampzColumn("updated_at")
+		SettingsColumn            = postgres.StringColumn("settings")
+		IsDefaultColumn           = postgres.StringColumn("is_default")
+		ManagedByColumn           = postgres.StringColumn("managed_by")
+		ManagedSourceColumn       = postgres.StringColumn("managed_source")
+		DisabledReasonColumn      = postgres.StringColumn("disabled_reason")
+		PausedAtColumn            = postgres.TimestampzColumn("paused_at")
+		PausedByColumn            = postgres.StringColumn("paused_by")
+		GenerationColumn          = postgres.IntegerColumn("generation")
+		BreakerForcedAtColumn     = postgres.TimestampzColumn("breaker_forced_at")
+		BreakerForcedByColumn     = postgres.StringColumn("breaker_forced_by")
+		BreakerForcedReasonColumn = postgres.StringColumn("breaker_forced_reason")
+		ResetsColumn              = postgres.IntegerColumn("resets")
+		allColumns                = postgres.ColumnList{IDColumn, OrganizationIDColumn, TypeColumn, LabelColumn, DescriptionColumn, IconColumn, InstructionsColumn, DisabledColumn, DisabledAtColumn, DisabledByColumn, CountUsageColumn, LastUsedAtColumn, ConfigColumn, CreatedAtColumn, UpdatedAtColumn, SettingsColumn, IsDefaultColumn, ManagedByColumn, ManagedSourceColumn, DisabledReasonColumn, PausedAtColumn, PausedByColumn, GenerationColumn, BreakerForcedAtColumn, BreakerForcedByColumn, BreakerForcedReasonColumn, ResetsColumn}
+		mutableColumns            = postgres.ColumnList{OrganizationIDColumn, TypeColumn, LabelColumn, DescriptionColumn, IconColumn, InstructionsColumn, DisabledColumn, DisabledAtColumn, DisabledByColumn, CountUsageColumn, LastUsedAtColumn, ConfigColumn, CreatedAtColumn, UpdatedAtColumn, SettingsColumn, IsDefaultColumn, ManagedByColumn, ManagedSourceColumn, DisabledReasonColumn, PausedAtColumn, PausedByColumn, GenerationColumn, BreakerForcedAtColumn, BreakerForcedByColumn, BreakerForcedReasonColumn, ResetsColumn}
+		defaultColumns            = postgres.ColumnList{IDColumn, DisabledColumn, CountUsageColumn, CreatedAtColumn, UpdatedAtColumn, SettingsColumn, IsDefaultColumn, ManagedByColumn, GenerationColumn, ResetsColumn}
 	)
 
 	return deliveryDestinationsTable{
 		Table: postgres.NewTable(schemaName, tableName, alias, allColumns...),
 
 		//Columns
-		ID:             IDColumn,
-		OrganizationID: OrganizationIDColumn,
-		Type:           TypeColumn,
-		Label:          LabelColumn,
-		Description:    DescriptionColumn,
-		Icon:           IconColumn,
-		Instructions:   InstructionsColumn,
-		Disabled:       DisabledColumn,
-		DisabledAt:     DisabledAtColumn,
-		DisabledBy:     DisabledByColumn,
-		CountUsage:     CountUsageColumn,
-		LastUsedAt:     LastUsedAtColumn,
-		Config:         ConfigColumn,
-		CreatedAt:      CreatedAtColumn,
-		UpdatedAt:      UpdatedAtColumn,
-		Settings:       SettingsColumn,
-		IsDefault:      IsDefaultColumn,
-		ManagedBy:      ManagedByColumn,
-		ManagedSource:  ManagedSourceColumn,
-		DisabledReason: DisabledReasonColumn,
-		PausedAt:       PausedAtColumn,
-		PausedBy:       PausedByColumn,
-		Generation:     GenerationColumn,
+		ID:                  IDColumn,
+		OrganizationID:      OrganizationIDColumn,
+		Type:                TypeColumn,
+		Label:               LabelColumn,
+		Description:         DescriptionColumn,
+		Icon:                IconColumn,
+		Instructions:        InstructionsColumn,
+		Disabled:            DisabledColumn,
+		DisabledAt:          DisabledAtColumn,
+		DisabledBy:          DisabledByColumn,
+		CountUsage:          CountUsageColumn,
+		LastUsedAt:          LastUsedAtColumn,
+		Config:              ConfigColumn,
+		CreatedAt:           CreatedAtColumn,
+		UpdatedAt:           UpdatedAtColumn,
+		Settings:            SettingsColumn,
+		IsDefault:           IsDefaultColumn,
+		ManagedBy:           ManagedByColumn,
+		ManagedSource:       ManagedSourceColumn,
+		DisabledReason:      DisabledReasonColumn,
+		PausedAt:            PausedAtColumn,
+		PausedBy:            PausedByColumn,
+		Generation:          GenerationColumn,
+		BreakerForcedAt:     BreakerForcedAtColumn,
+		BreakerForcedBy:     BreakerForcedByColumn,
+		BreakerForcedReason: BreakerForcedReasonColumn,
+		Resets:              ResetsColumn,
 
 		AllColumns:     allColumns,
 		MutableColumns: mutableColumns,

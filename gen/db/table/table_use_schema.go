@@ -10,6 +10,8 @@ package table
 // UseSchema sets a new schema name for all generated table SQL builder types. It is recommended to invoke
 // this method only once at the beginning of the program.
 func UseSchema(schema string) {
+	AlertWatch = AlertWatch.FromSchema(schema)
+	Alerts = Alerts.FromSchema(schema)
 	DeliveryDaemons = DeliveryDaemons.FromSchema(schema)
 	DeliveryDestinations = DeliveryDestinations.FromSchema(schema)
 	DeliveryLanes = DeliveryLanes.FromSchema(schema)
