@@ -84,7 +84,7 @@ func (r *Registry) fromRow(row *store.Destination) *Destination {
 		DisabledReason: text(row.DisabledReason), DisabledBy: text(row.DisabledBy), DisabledAt: row.DisabledAt,
 		Paused: row.PausedAt != nil, PausedBy: text(row.PausedBy),
 		BreakerForced: row.BreakerForcedAt != nil, BreakerForcedBy: text(row.BreakerForcedBy), BreakerForcedReason: text(row.BreakerForcedReason),
-		Resets: row.Resets,
+		Resets:     row.Resets,
 		Generation: row.Generation, ManagedBy: row.ManagedBy, Source: text(row.ManagedSource),
 		CountUsage: row.CountUsage, LastUsedAt: row.LastUsedAt, CreatedAt: row.CreatedAt, UpdatedAt: row.UpdatedAt,
 		sealed: []byte(row.Config), redact: r.redact,
