@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/deliveryd/deliveryd/daemon/internal/api"
+	"github.com/deliveryd/deliveryd/daemon/internal/check"
 	"github.com/deliveryd/deliveryd/daemon/internal/config"
 	"github.com/deliveryd/deliveryd/daemon/internal/delivery"
 	"github.com/deliveryd/deliveryd/daemon/internal/destination"
@@ -279,6 +280,10 @@ func (d *daemon) startEngine(ctx context.Context) error {
 	group.Go(func() { _ = d.directory.Watch(background) }) // returns what background ended with
 	group.Go(func() { d.notifier.Run(background) })
 	group.Go(func() { d.housekeep(background) })
+	checker := check.New(check.Options{
+		Store: d.store, Destinations: d.directory, Lanes: d.engine, Defaults: func() destination.Settings { return d.config().Defaults }, Logger: d.log.Logger,
+	})
+	group.Go(func() { checker.Run(background) })
 	if d.cfg.Queue.Wake == config.WakeNotify {
 		group.Go(func() { d.listen(background) })
 	}

@@ -215,6 +215,9 @@ func assignQuantity(a *attribute, pointer any, value cty.Value) error {
 			return err
 		}
 	}
+	if a.hasZero && n == 0 {
+		n = int64(a.zero)
+	}
 	return setQuantity(pointer, n)
 }
 

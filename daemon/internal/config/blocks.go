@@ -278,6 +278,14 @@ func settingsMembers[B any](settings func(*B) *destination.Settings) []any {
 			set("after", func(a *destination.AutoDisable) *setting.Duration { return &a.After },
 				"How long nothing has succeeded.", between(time.Millisecond, destination.MaxExpiry)),
 		),
+		single("health_check", func(b *B) *destination.HealthCheck { return &settings(b).HealthCheck },
+			"When the connection is tested though nothing is delivered, each destination by one daemon of the fleet. A test that passes may close an open circuit breaker before its time and ends a hold.",
+			set("interval", func(h *destination.HealthCheck) *setting.Duration { return &h.Interval },
+				"Time between two tests while something is wrong, give or take a fifth.", between(destination.MinCheckInterval, day), zeroIs(destination.Off, "never")),
+			set("idle", func(h *destination.HealthCheck) *setting.Duration { return &h.Idle },
+				"How long nothing may be heard of a destination that is well before it is tested, give or take a fifth.",
+				between(destination.MinCheckInterval, destination.MaxExpiry), zeroIs(destination.Off, "never")),
+		),
 	}
 }
 

@@ -142,6 +142,9 @@ func formatValue(a *attribute, pointer any) string {
 	case *time.Duration:
 		return quote(formatDuration(*value))
 	case *setting.Duration:
+		if a.hasZero && int(*value) == a.zero {
+			return quote(formatDuration(0))
+		}
 		return quote(formatDuration(value.Std()))
 	case *Size:
 		return quote(value.String())

@@ -7,10 +7,11 @@ import (
 
 	"github.com/deliveryd/deliveryd/daemon/internal/backoff"
 	"github.com/deliveryd/deliveryd/daemon/internal/breaker"
+	"github.com/deliveryd/deliveryd/daemon/internal/health"
 	"github.com/deliveryd/deliveryd/daemon/internal/setting"
 )
 
-// Off turns a rule off (RateLimit.Events, AutoDisable.Failures). Zero cannot
+// Off turns a rule off (RateLimit.Events, AutoDisable.Failures, HealthCheck). Zero cannot
 // say so, because it stands for the default.
 const Off = -1
 
@@ -49,6 +50,8 @@ type Settings struct {
 	Breaker breaker.Settings `json:"circuit_breaker,omitzero"`
 	// AutoDisable says when a destination that only fails is switched off. Defaults to those of AutoDisable.
 	AutoDisable AutoDisable `json:"auto_disable,omitzero"`
+	// HealthCheck says when the connection is tested though nothing is delivered. Defaults to those of HealthCheck.
+	HealthCheck HealthCheck `json:"health_check,omitzero"`
 }
 
 // RateLimit is a number of attempts in a time, as a token bucket of Events
@@ -69,6 +72,26 @@ type AutoDisable struct {
 	Failures int `json:"failures,omitempty"`
 	// After is how long nothing has succeeded, 1ms to 8,760h. Defaults to 1h.
 	After setting.Duration `json:"after,omitempty"`
+}
+
+// MinCheckInterval is the shortest time between two checks of a destination.
+const MinCheckInterval = time.Second
+
+// HealthCheck tests the connection of a destination that nothing tells of. A test
+// that passes may close an open circuit breaker before its time and ends a hold;
+// one that fails makes the destination look unhealthy and never disables it.
+type HealthCheck struct {
+	// Interval is the time between two checks while something is wrong, 1s to 24h,
+	// give or take a fifth, or Off. Defaults to 1m.
+	Interval setting.Duration `json:"interval,omitempty"`
+	// Idle is how long nothing may be heard of a destination that is well before it
+	// is checked, 1s to 8,760h, give or take a fifth, or Off. Defaults to 30m.
+	Idle setting.Duration `json:"idle,omitempty"`
+}
+
+// Policy returns the settings as package health takes them.
+func (h HealthCheck) Policy() health.CheckSettings {
+	return health.CheckSettings{Bad: h.Interval.Std(), Idle: h.Idle.Std()}
 }
 
 // Merge returns s with every field that is zero taken from defaults, nested
@@ -113,6 +136,7 @@ func (s Settings) WithDefaults() Settings {
 		Timeout:          setting.Duration(30 * time.Second),
 		Expiry:           setting.Duration(72 * time.Hour),
 		AutoDisable:      AutoDisable{Failures: 10, After: setting.Duration(time.Hour)},
+		HealthCheck:      HealthCheck{Interval: setting.Duration(time.Minute), Idle: setting.Duration(30 * time.Minute)},
 	})
 	s.Retry = s.Retry.WithDefaults()
 	s.Breaker = s.Breaker.WithDefaults()
@@ -144,6 +168,12 @@ func (s Settings) Validate() error {
 	c.Require(s.AutoDisable.Failures == Off || s.AutoDisable.Failures >= 1 && s.AutoDisable.Failures <= MaxAutoDisableCount,
 		"auto_disable.failures", "is %d, want 1 to %d, or %d for never", s.AutoDisable.Failures, MaxAutoDisableCount, Off)
 	requireTime(&c, "auto_disable.after", s.AutoDisable.After, time.Millisecond, MaxExpiry)
+	if s.HealthCheck.Interval != Off {
+		requireTime(&c, "health_check.interval", s.HealthCheck.Interval, MinCheckInterval, 24*time.Hour)
+	}
+	if s.HealthCheck.Idle != Off {
+		requireTime(&c, "health_check.idle", s.HealthCheck.Idle, MinCheckInterval, MaxExpiry)
+	}
 	return errors.Join(c.Err(), within("retry", s.Retry.Validate()), within("circuit_breaker", s.Breaker.Validate()))
 }
 

@@ -133,3 +133,26 @@ func TestRateLimitedAndPluginFailuresNeverOpenTheBreaker(t *testing.T) {
 		f.eventually("healthy closed 0", `select concat_ws(' ', status, circuit_breaker_state, total_failures) from destination_health where destination_id = $1`, d.ID)
 	})
 }
+
+// TestActiveChecksReachTheLane: a check of a destination that nobody works for
+// makes its lane known, a good one ends a hold, and a bad one shows.
+func TestActiveChecksReachTheLane(t *testing.T) {
+	eachWay(t, func(t *testing.T, f *fixture) {
+		held, idle := f.destination(destination.Settings{Concurrency: 1}), f.destination(destination.Settings{})
+		f.fail(transportv1.Failure_CLASS_AUTH, "http.401")
+		e := f.start()
+		f.insert(held, 3, "", "")
+		f.eventually("true", `select held_at is not null from destination_health where destination_id = $1`, held.ID)
+		if mine, err := e.Mine(t.Context(), []int32{held.ID, idle.ID}); err != nil || len(mine) != 2 {
+			t.Errorf("of the only daemon are %v, %v, want both", mine, err)
+		}
+		for range 5 {
+			e.Checked(idle.ID, false, "tcp: refused")
+		}
+		f.eventually("true", `select exists (select 1 from destination_health where destination_id = $1 and metadata->'health' ? 'failed_checks')`, idle.ID)
+		f.succeed()
+		e.Checked(held.ID, true, "")
+		f.eventually("3", `select count(*) from delivery_logs where status = 'delivered'`)
+		f.eventually("closed f", breakerOf, held.ID)
+	})
+}

@@ -78,8 +78,9 @@ type lane struct {
 
 	breaker                      *breaker.Breaker
 	tracker                      *health.Tracker
-	resets                       int64 // of the destination that were obeyed
-	writing                      int   // transactions under way that hold its health
+	resets                       int64    // of the destination that were obeyed
+	found                        *finding // of an active check, to be taken in; nil: none
+	writing                      int      // transactions under way that hold its health
 	limiter                      *rate.Limiter
 	deficit                      int64 // deficit round robin, bytes
 	pending                      int   // outcomes that wait to be recorded

@@ -124,6 +124,7 @@ func (e *Engine) configure(l *lane, got loaded) {
 		e.transition(l, l.breaker.Release(e.now, "the destination was changed"))
 	}
 	e.obey(l)
+	e.takeFinding(l)
 	l.limiter = limiter(l.limiter, d.Settings.RateLimit)
 	if got.ref != nil {
 		e.use(l, &instance{ref: got.ref, transport: d.Type})

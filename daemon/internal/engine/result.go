@@ -64,11 +64,15 @@ func (e *Engine) fold(l *lane, it *item, o health.Outcome) {
 	if change == nil {
 		return
 	}
-	e.log.Info("destination health changed", "organization", l.dest.OrganizationID, "destination", l.dest.Label,
-		"from", change.From.String(), "to", change.To.String(), "reason", change.Reason)
+	e.healthChanged(l, change)
 	if change.To == health.Disabled {
 		e.disable(l, change.Reason)
 	}
+}
+
+func (e *Engine) healthChanged(l *lane, change *health.Change) {
+	e.log.Info("destination health changed", "organization", l.dest.OrganizationID, "destination", l.dest.Label,
+		"from", change.From.String(), "to", change.To.String(), "reason", change.Reason)
 }
 
 // disable switches a destination off; its deliveries wait until it is enabled.

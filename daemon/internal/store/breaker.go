@@ -105,7 +105,8 @@ func (s *Store) operate(ctx context.Context, doing string, health func(*pgx.Batc
 // Check is a destination that may be due for an active check.
 type Check struct {
 	ID int32
-	// Settings is the text of the destination's own settings.
+	// Settings is the text of "health_check" in the destination's own settings, {}
+	// if there is none.
 	Settings string
 	// Bad says that something keeps it from being well: failures in a row, an open
 	// breaker, a hold, or a check that failed.
@@ -117,7 +118,7 @@ type Check struct {
 // checksSQL leaves out what was heard of a moment ago: nearly every destination
 // of a busy fleet.
 const checksSQL = `
-select d.id, d.settings::text,
+select d.id, coalesce(d.settings->>'health_check', '{}'),
   h.destination_id is not null and (h.status <> 'healthy' or h.circuit_breaker_state <> 'closed' or h.held_at is not null or h.metadata->'health' ? 'failed_checks'),
   extract(epoch from now() - coalesce(h.last_check_at, d.created_at))::float8
 from delivery_destinations d left join destination_health h on h.destination_id = d.id
