@@ -18,6 +18,8 @@ import (
 	"github.com/hashicorp/go-plugin"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/deliveryd/deliveryd/internal/pace"
 )
 
 const (
@@ -53,6 +55,7 @@ func Serve[C any](p Plugin[C], options ...ServeOption) {
 	for _, option := range options {
 		option(server)
 	}
+	pace.Start()
 	serve(server, log)
 }
 

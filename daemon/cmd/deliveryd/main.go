@@ -8,12 +8,15 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"github.com/deliveryd/deliveryd/internal/pace"
 )
 
 // version is set by the linker.
 var version = "dev"
 
 func main() {
+	pace.Start()
 	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 

@@ -1,0 +1,107 @@
+package pace
+
+import (
+	"os"
+	"os/exec"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestPercentage(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		alive uint64
+		want  int
+	}{
+		{0, atMost}, {1 << 20, atMost}, {2 << 20, atMost}, {8 << 20, 400}, {17 << 20, 180}, {Spare - 1, 100}, {Spare, 100}, {1 << 40, 100},
+	} {
+		got := percentage(test.alive)
+		if got != test.want {
+			t.Errorf("%d MiB alive: %d %%, want %d", test.alive>>20, got, test.want)
+		}
+		// The promise: never more than Spare beyond a doubled heap.
+		if garbage := test.alive * uint64(got) / 100; garbage > test.alive+Spare {
+			t.Errorf("%d MiB alive: %d MiB of garbage", test.alive>>20, garbage>>20)
+		}
+	}
+}
+
+// asChild makes the test binary a process whose collector is adjusted: it is
+// the whole process's.
+const asChild = "DELIVERYD_TEST_PACE"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asChild) != "" {
+		child()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// child prints its percentages: as it was started, and after it has kept more
+// than Spare alive.
+func child() {
+	Start()
+	show := func() {
+		percent := debug.SetGCPercent(usual)
+		debug.SetGCPercent(percent)
+		println(percent)
+	}
+	show()
+	keep := make([]byte, 2*Spare)
+	rounds := 1000 // cleanups run some time after a collection
+	if os.Getenv("GOGC") != "" {
+		rounds = 10
+	}
+	for range rounds {
+		runtime.GC()
+		percent := debug.SetGCPercent(usual)
+		debug.SetGCPercent(percent)
+		if percent == usual {
+			break
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+	show()
+	runtime.KeepAlive(keep)
+}
+
+func run(t *testing.T, env ...string) []int {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), append(env, asChild+"=1")...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var percents []int
+	for _, field := range strings.Fields(string(out)) {
+		percent, err := strconv.Atoi(field)
+		if err != nil {
+			t.Fatalf("output %q", out)
+		}
+		percents = append(percents, percent)
+	}
+	if len(percents) != 2 {
+		t.Fatalf("output %q", out)
+	}
+	return percents
+}
+
+func TestAdjustsToWhatLives(t *testing.T) {
+	t.Parallel()
+	if got := run(t, "GOGC="); got[0] < 300 || got[1] != usual {
+		t.Errorf("percentages %v: want many with a small heap, and %d with %d MiB alive", got, usual, 2*Spare>>20)
+	}
+}
+
+func TestLeavesTheOperatorsWord(t *testing.T) {
+	t.Parallel()
+	if got := run(t, "GOGC=150"); got[0] != 150 || got[1] != 150 {
+		t.Errorf("percentages %v, want 150", got)
+	}
+}
