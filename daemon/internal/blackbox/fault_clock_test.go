@@ -7,11 +7,11 @@ import (
 	"github.com/deliveryd/deliveryd/daemon/internal/pglocal/pgtest"
 )
 
-// TestFaultClockStep steps the wall clock of PostgreSQL, by which leases end and
-// deliveries become due, an hour ahead and then two hours back, under load. Ahead,
-// every lease looks over at once, so that two daemons may work on a lane until
-// the next renewal: what arrives twice, arrives then. Nothing is lost, nothing
-// waits for the clock to come round again, and take-over works afterwards.
+// TestFaultClockStep steps the wall clock of PostgreSQL, by which leases are written
+// and deliveries become due, an hour ahead and then two hours back, under load.
+// Daemons watch each other's leases by their own monotonic clock: no lane moves,
+// nothing is lost or sent twice, nothing waits for the clock to come round again,
+// and take-over works right after a step back.
 //
 // The daemons' own clock cannot be stepped here without the machine's: Go reads it
 // past libc, where libfaketime sits. Their leases hang on the monotonic clock,
@@ -22,12 +22,10 @@ func TestFaultClockStep(t *testing.T) {
 	f := newFleet(t, settings{database: pgtest.Migrated(t, cluster, "deliveryd")})
 	live := []*daemon{f.start(), f.start()}
 	load := f.startLoad(false, live...)
-	var ahead []time.Time
 	for range pgtest.FaultRounds(t, 1) {
 		f.awaitShared(live...)
 		f.receiver.awaitMore(t, 100)
 		clock.step(time.Hour)
-		ahead = append(ahead, time.Now())
 		f.awaitMoreEverywhere(100)
 		// What was queued by a clock that is ahead is due when the clock comes there.
 		load.stop()
@@ -41,28 +39,8 @@ func TestFaultClockStep(t *testing.T) {
 	load.against(live[1])
 	load.stop()
 	result := f.settle()
-	steps := 0
-	for key, one := range result.duplicates {
-		if caught.waiting[one.id] {
-			continue
-		}
-		steps++
-		for _, at := range one.times {
-			if !nearAny(at, ahead, 2*lease) {
-				t.Errorf("%s arrived %d times, and no step of the clock is the reason: %v", key, len(one.times), one.times)
-			}
-		}
-	}
-	t.Logf("duplicates: %d of %d by %d steps ahead", steps, result.accepted, len(ahead))
-}
-
-func nearAny(at time.Time, moments []time.Time, within time.Duration) bool {
-	for _, m := range moments {
-		if at.Sub(m).Abs() < within {
-			return true
-		}
-	}
-	return false
+	f.excusable(result, caught)
+	t.Logf("duplicates: %d of %d", len(result.duplicates), result.accepted)
 }
 
 // awaitMoreEverywhere waits until every destination has had new arrivals, n of

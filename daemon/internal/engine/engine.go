@@ -40,7 +40,7 @@ type Queue interface {
 	Health(ctx context.Context, destinationID int32) (store.Health, error)
 	RenewLease(ctx context.Context, id, host, version string, ttl time.Duration) (store.Lease, error)
 	EndLease(ctx context.Context, id string) error
-	AcquireLanes(ctx context.Context, daemon string, destinations []int32) ([]store.Lane, error)
+	AcquireLanes(ctx context.Context, daemon string, dead []store.Daemon, destinations []int32) ([]store.Lane, error)
 	ReleaseLanes(ctx context.Context, daemon string, destinations []int32) error
 }
 

@@ -128,6 +128,68 @@ func TestLaneThatTheDatabaseGaveAwayIsAcquiredAgain(t *testing.T) {
 	})
 }
 
+// TestDeadDaemonFromTheFuture: a daemon died between a step of the database's clock
+// back and its next renewal, so that by that clock its lease runs for hours.
+func TestDeadDaemonFromTheFuture(t *testing.T) {
+	eachWay(t, func(t *testing.T, f *fixture) {
+		d := f.destination(destination.Settings{})
+		kill := f.crashOne(shortLease)
+		f.insert(d, 1, "", "")
+		f.eventually("1", `select count(*) from delivery_logs where status = 'delivered'`)
+		kill()
+		for _, step := range []string{
+			`update delivery_daemons set renewed_at = renewed_at + interval '2 hours', lease_expires_at = lease_expires_at + interval '2 hours'`,
+			`update delivery_lanes set acquired_at = acquired_at + interval '2 hours'`,
+		} {
+			if _, err := f.pool.Exec(t.Context(), step); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f.start(shortLease)
+		f.insert(d, 1, "", "")
+		f.eventually("2", `select count(*) from delivery_logs where status = 'delivered'`)
+	})
+}
+
+// TestLivingDaemonFromThePast: the clock of the database was stepped ahead, so that
+// by that clock a daemon's lease is over until it renews. Nobody takes its lanes.
+func TestLivingDaemonFromThePast(t *testing.T) {
+	eachWay(t, func(t *testing.T, f *fixture) {
+		const lanes = 8 // the other daemon should have some of them
+		gate := make(chan struct{})
+		var dests []*destination.Destination
+		for range lanes {
+			d := f.destination(destination.Settings{Concurrency: 1, Timeout: setting.Duration(time.Minute)})
+			dests, f.fake.gates[fmt.Sprint(d.ID)] = append(dests, d), gate
+		}
+		seldom := func(o *engine.Options) {
+			o.Lease, o.DiscoverEvery = lease.Config{TTL: 30 * time.Second}, 100*time.Millisecond
+		}
+		owner := f.start(seldom)
+		for _, d := range dests {
+			f.insert(d, 2, "", "")
+		}
+		waitState(t, owner, func(s engine.State) bool { return s.InFlight == lanes })
+		id := f.one(`select id from delivery_daemons`)
+		f.start(seldom, func(o *engine.Options) { o.RenewEvery = 100 * time.Millisecond })
+		f.eventually("2", `select count(*) from delivery_daemons`)
+		if _, err := f.pool.Exec(t.Context(), `update delivery_daemons
+			set renewed_at = renewed_at - interval '1 hour', lease_expires_at = lease_expires_at - interval '1 hour' where id = $1`, id); err != nil {
+			t.Fatal(err)
+		}
+		stepped := f.one(`select clock_timestamp()`)
+		f.eventually("true", `select renewed_at > $2::timestamptz + interval '1 second' from delivery_daemons where id <> $1`, id, stepped)
+		if got, want := f.one(`select string_agg(distinct daemon_id || ' ' || unclean, ', ') from delivery_lanes`), id+" 0"; got != want {
+			t.Errorf("the lanes' owners are %s, want %s", got, want)
+		}
+		close(gate)
+		f.eventually("16", `select count(*) from delivery_logs where status = 'delivered'`)
+		if n := f.duplicates(); n != 0 {
+			t.Errorf("%d duplicates", n)
+		}
+	})
+}
+
 // frozen is a store whose lease can't be renewed while it is frozen.
 type frozen struct {
 	*store.Store

@@ -62,6 +62,7 @@ func (e *Engine) Run(ctx context.Context) error {
 func (e *Engine) turn() {
 	e.now = time.Now()
 	e.lapse()
+	e.bury()
 	e.takeHints()
 	for l := e.timers.due(e.now); l != nil; l = e.timers.due(e.now) {
 		e.timers.set(l, l.ripe(e.now))
@@ -87,7 +88,7 @@ func (e *Engine) moreEvents() {
 
 // sleep is how long the loop may wait for an event.
 func (e *Engine) sleep() time.Duration {
-	next := earlier(e.timers.next(), e.flushAt())
+	next := earlier(earlier(e.timers.next(), e.flushAt()), e.machine.NextDeath())
 	if e.machine.Valid(e.now) {
 		next = earlier(next, e.machine.Fence())
 	}

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/deliveryd/deliveryd/daemon/internal/lease"
 	"github.com/deliveryd/deliveryd/daemon/internal/store"
 )
 
@@ -44,12 +45,12 @@ func (e *Engine) renewLoop() {
 
 func (e *Engine) renewed(sent time.Time, got store.Lease) {
 	first := e.machine.Fence().IsZero()
-	ids := make([]string, len(got.Live))
-	for i, d := range got.Live {
-		ids[i] = d.ID
+	daemons := make([]lease.Sighting, len(got.Daemons))
+	for i, d := range got.Daemons {
+		daemons[i] = lease.Sighting(d)
 	}
 	// The loop itself may have stood still: the time of the turn is too old here.
-	e.lost(leaseRanOut, e.machine.Renewed(time.Now(), sent, ids))
+	e.lost(leaseRanOut, e.machine.Renewed(time.Now(), sent, daemons))
 	for _, id := range e.machine.Rebalance() {
 		e.log.Info("handing a lane over", "destination_id", id)
 		e.dropQueue(e.lanes[id])
@@ -73,6 +74,14 @@ func (e *Engine) lapse() {
 		return
 	}
 	e.lost(leaseRanOut, e.machine.Lapse(e.now))
+}
+
+// bury makes lanes of daemons that died since the last renewal this daemon's, those
+// that it should have.
+func (e *Engine) bury() {
+	if e.machine.Bury(e.now) {
+		e.discover()
+	}
 }
 
 func (e *Engine) lost(why string, lanes []int32) {
@@ -131,11 +140,20 @@ func (e *Engine) acquire() {
 	}
 	slices.Sort(ids)
 	e.acquiring = true
-	epoch := e.machine.Epoch()
+	epoch, dead := e.machine.Epoch(), e.dead()
 	go func() {
-		lanes, err := e.queue.AcquireLanes(e.ctx, e.o.DaemonID, ids)
+		lanes, err := e.queue.AcquireLanes(e.ctx, e.o.DaemonID, dead, ids)
 		e.post(func() { e.acquired(epoch, ids, lanes, err) })
 	}()
+}
+
+func (e *Engine) dead() []store.Daemon {
+	seen := e.machine.Dead(e.now)
+	dead := make([]store.Daemon, len(seen))
+	for i, d := range seen {
+		dead[i] = store.Daemon(d)
+	}
+	return dead
 }
 
 func (e *Engine) acquired(epoch uint64, asked []int32, lanes []store.Lane, err error) {

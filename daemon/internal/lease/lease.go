@@ -5,10 +5,11 @@
 // another daemon may have it.
 //
 // A daemon holds one lease, and lanes hang on it: a lane whose owner's lease is
-// over is free for anybody. Which daemon should have a lane follows from
-// rendezvous hashing (Thaler and Ravishankar, 1998) over the live daemons, so
-// that all of them agree with no coordination, and a change of membership moves
-// only the lanes of the daemon that came or went.
+// over is free for anybody. Whether it is over, each daemon tells by its own
+// monotonic clock, since the clock of the database may be stepped. Which daemon
+// should have a lane follows from rendezvous hashing (Thaler and Ravishankar,
+// 1998) over the live daemons, so that all of them agree with no coordination,
+// and a change of membership moves only the lanes of the daemon that came or went.
 package lease
 
 import (
@@ -24,7 +25,9 @@ type Config struct {
 	// TTL is the length of a lease from the moment a renewal was sent. Defaults to 15 s.
 	TTL time.Duration
 	// Margin is how long before the end of its lease a daemon stops, for scheduling
-	// delays and for what is on its way to a plugin. Defaults to a fifth of TTL.
+	// delays, for what is on its way to a plugin, and because others may take the
+	// lease for up to a fifth of TTL older than it is. At least and by default a
+	// fifth of TTL.
 	Margin time.Duration
 }
 
@@ -33,9 +36,7 @@ func (c Config) WithDefaults() Config {
 	if c.TTL <= 0 {
 		c.TTL = 15 * time.Second
 	}
-	if c.Margin <= 0 {
-		c.Margin = c.TTL / 5
-	}
+	c.Margin = max(c.Margin, margin(c.TTL))
 	return c
 }
 
@@ -43,9 +44,12 @@ func (c Config) WithDefaults() Config {
 type Machine struct {
 	cfg   Config
 	self  string
+	watch watch
 	live  []string
-	fence time.Time // this daemon may act on its lanes before this, not after
-	lanes map[int32]hold
+	// nextDeath is when the first of the live ones dies unless it renews.
+	nextDeath time.Time
+	fence     time.Time // this daemon may act on its lanes before this, not after
+	lanes     map[int32]hold
 	// epoch counts the times that the lease ran out; what was asked for in an
 	// earlier epoch is void.
 	epoch uint64
@@ -55,7 +59,7 @@ type Machine struct {
 
 // New returns the machine of a daemon that holds no lease yet.
 func New(self string, cfg Config) *Machine {
-	return &Machine{cfg: cfg.WithDefaults(), self: self, lanes: map[int32]hold{}}
+	return &Machine{cfg: cfg.WithDefaults(), self: self, watch: watch{self: self}, lanes: map[int32]hold{}}
 }
 
 // hold is how a daemon has a lane.
@@ -66,17 +70,36 @@ const (
 	draining      // to be handed over once nothing is under way
 )
 
-// Renewed notes at now that a renewal sent at sent was answered, with the daemons
-// that live. Where the old lease ran out before, all lanes are lost and returned:
-// somebody else may have had them in between.
-func (m *Machine) Renewed(now, sent time.Time, live []string) (lost []int32) {
+// Renewed notes at now that a renewal sent at sent was answered, with all daemons
+// that the database knows. Where the old lease ran out before, all lanes are lost
+// and returned: somebody else may have had them in between.
+func (m *Machine) Renewed(now, sent time.Time, daemons []Sighting) (lost []int32) {
 	lost = m.Lapse(now)
 	if until := sent.Add(m.cfg.TTL - m.cfg.Margin); until.After(m.fence) {
 		m.fence = until
 	}
-	m.live = live
+	m.watch.look(now, daemons)
+	m.live, m.nextDeath = m.watch.live(now)
 	return lost
 }
+
+// Bury takes daemons whose lease is over off the live ones, and reports whether
+// there were any: lanes that were theirs may now be this daemon's.
+func (m *Machine) Bury(now time.Time) bool {
+	if m.nextDeath.IsZero() || now.Before(m.nextDeath) {
+		return false
+	}
+	m.live, m.nextDeath = m.watch.live(now)
+	return true
+}
+
+// NextDeath returns when Bury has something to do unless a renewal comes before;
+// zero for never.
+func (m *Machine) NextDeath() time.Time { return m.nextDeath }
+
+// Dead returns the daemons whose lease is over. Their lanes may be taken unless
+// they have renewed since.
+func (m *Machine) Dead(now time.Time) []Sighting { return m.watch.dead(now) }
 
 // Fence returns the time at which this daemon must stop unless it renews.
 func (m *Machine) Fence() time.Time { return m.fence }

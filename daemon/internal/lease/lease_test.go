@@ -11,6 +11,15 @@ import (
 
 var start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
+// seen are daemons that renewed their lease of 15 s just now.
+func seen(now time.Time, ids ...string) []Sighting {
+	all := make([]Sighting, len(ids))
+	for i, id := range ids {
+		all[i] = Sighting{ID: id, Renewed: now, TTL: 15 * time.Second}
+	}
+	return all
+}
+
 func TestFenceEndsBeforeTheLease(t *testing.T) {
 	t.Parallel()
 	m := New("a", Config{TTL: 15 * time.Second})
@@ -18,7 +27,7 @@ func TestFenceEndsBeforeTheLease(t *testing.T) {
 		t.Fatal("a machine that never renewed is valid")
 	}
 	// The answer took 2 s: the lease counts from when the renewal was sent.
-	m.Renewed(start.Add(2*time.Second), start, []string{"a"})
+	m.Renewed(start.Add(2*time.Second), start, seen(start, "a"))
 	if fence, want := m.Fence(), start.Add(12*time.Second); !fence.Equal(want) {
 		t.Fatalf("fence %v, want %v: TTL less a fifth, from when the renewal was sent", fence, want)
 	}
@@ -31,11 +40,11 @@ func TestFenceEndsBeforeTheLease(t *testing.T) {
 func TestLateRenewalLosesTheLanes(t *testing.T) {
 	t.Parallel()
 	m := New("a", Config{})
-	m.Renewed(start, start, []string{"a"})
+	m.Renewed(start, start, seen(start, "a"))
 	m.Acquired(start, m.Epoch(), []int32{7, 3})
 	// SIGSTOP for a minute, then the next renewal is the first thing that happens.
 	now := start.Add(time.Minute)
-	if lost := m.Renewed(now, now, []string{"a"}); !slices.Equal(lost, []int32{3, 7}) {
+	if lost := m.Renewed(now, now, seen(now, "a")); !slices.Equal(lost, []int32{3, 7}) {
 		t.Fatalf("lost %v, want both lanes", lost)
 	}
 	if m.Owns(now, 3) || !m.Valid(now) {
@@ -46,10 +55,10 @@ func TestLateRenewalLosesTheLanes(t *testing.T) {
 func TestAcquisitionOfAnEarlierEpochIsVoid(t *testing.T) {
 	t.Parallel()
 	m := New("a", Config{})
-	m.Renewed(start, start, []string{"a"})
+	m.Renewed(start, start, seen(start, "a"))
 	epoch := m.Epoch()
 	now := start.Add(time.Minute)
-	m.Renewed(now, now, []string{"a"})
+	m.Renewed(now, now, seen(now, "a"))
 	if m.Acquired(now, epoch, []int32{1}) || m.Holds(1) {
 		t.Fatal("lanes acquired before the lease ran out were taken")
 	}
@@ -58,13 +67,13 @@ func TestAcquisitionOfAnEarlierEpochIsVoid(t *testing.T) {
 func TestRebalanceHandsOverOnlyWhatBelongsToTheNewcomer(t *testing.T) {
 	t.Parallel()
 	m := New("a", Config{})
-	m.Renewed(start, start, []string{"a"})
+	m.Renewed(start, start, seen(start, "a"))
 	all := make([]int32, 1000)
 	for i := range all {
 		all[i] = int32(i)
 	}
 	m.Acquired(start, m.Epoch(), all)
-	m.Renewed(start, start, []string{"a", "b"})
+	m.Renewed(start, start, seen(start, "a", "b"))
 	leave := m.Rebalance()
 	if n := len(leave); n < 400 || n > 600 {
 		t.Fatalf("%d of 1000 lanes go to the second daemon, want about half", n)
@@ -83,7 +92,7 @@ func TestRebalanceHandsOverOnlyWhatBelongsToTheNewcomer(t *testing.T) {
 func TestLeaveDrainsEverything(t *testing.T) {
 	t.Parallel()
 	m := New("a", Config{})
-	m.Renewed(start, start, []string{"a"})
+	m.Renewed(start, start, seen(start, "a"))
 	m.Acquired(start, m.Epoch(), []int32{1, 2})
 	if leave := m.Leave(); !slices.Equal(leave, []int32{1, 2}) {
 		t.Fatalf("leaving %v, want both", leave)
@@ -96,7 +105,7 @@ func TestLeaveDrainsEverything(t *testing.T) {
 func TestLanesThatTheDatabaseGaveAwayAreDropped(t *testing.T) {
 	t.Parallel()
 	m := New("a", Config{})
-	m.Renewed(start, start, []string{"a"})
+	m.Renewed(start, start, seen(start, "a"))
 	m.Acquired(start, m.Epoch(), []int32{1, 2, 3})
 	if missing := m.Missing([]int32{2, 9}); !slices.Equal(missing, []int32{1, 3}) {
 		t.Fatalf("missing %v, want what is held here and not there", missing)
@@ -111,29 +120,32 @@ func TestLanesThatTheDatabaseGaveAwayAreDropped(t *testing.T) {
 
 // database is what delivery_daemons and delivery_lanes do, as the store's
 // statements do it: a lane goes only to a daemon whose lease runs, and only from
-// one whose lease is over.
+// one that is dead by the word of who asks.
 type database struct {
+	skew  time.Duration // its clock is off by so much
 	lease map[string]time.Time
 	owner map[int32]string
 }
 
-func (d *database) renew(id string, at time.Time, ttl time.Duration) (live []string) {
-	d.lease[id] = at.Add(ttl)
-	for daemon, until := range d.lease {
-		if at.Before(until) {
-			live = append(live, daemon)
-		}
+const ttl = 15 * time.Second
+
+func (d *database) renew(id string, at time.Time) (all []Sighting) {
+	at = at.Add(d.skew)
+	d.lease[id] = at
+	for daemon, renewed := range d.lease {
+		all = append(all, Sighting{ID: daemon, Renewed: renewed, Age: at.Sub(renewed), TTL: ttl})
 	}
-	return live
+	return all
 }
 
-func (d *database) acquire(id string, at time.Time, lanes []int32) (got []int32) {
-	if !at.Before(d.lease[id]) {
+func (d *database) acquire(id string, at time.Time, dead []Sighting, lanes []int32) (got []int32) {
+	if !at.Add(d.skew).Before(d.lease[id].Add(ttl)) {
 		return nil
 	}
 	for _, lane := range lanes {
 		owner := d.owner[lane]
-		if owner == "" || owner == id || !at.Before(d.lease[owner]) {
+		isOwner := func(s Sighting) bool { return s.ID == owner && s.Renewed.Equal(d.lease[owner]) }
+		if owner == "" || owner == id || slices.ContainsFunc(dead, isOwner) {
 			d.owner[lane] = id
 			got = append(got, lane)
 		}
@@ -175,15 +187,20 @@ func newFleet(t *rapid.T) *fleet {
 func (f *fleet) step(t *rapid.T) {
 	id := rapid.SampledFrom(f.ids).Draw(t, "daemon")
 	d := f.daemons[id]
-	switch rapid.SampledFrom([]string{"pass", "renew", "acquire", "answer", "answer", "release"}).Draw(t, "step") {
+	switch rapid.SampledFrom([]string{"pass", "renew", "acquire", "answer", "answer", "release", "clock"}).Draw(t, "step") {
+	case "clock":
+		// Who has never looked believes the clock of the database.
+		if f.allLooked() {
+			f.db.skew += time.Duration(rapid.IntRange(-4_000_000, 4_000_000).Draw(t, "clock steps by ms")) * time.Millisecond
+		}
 	case "pass":
 		f.now = f.now.Add(time.Duration(rapid.IntRange(1, 8000).Draw(t, "ms")) * time.Millisecond)
 	case "renew":
 		sent := f.now
 		f.now = f.now.Add(time.Duration(rapid.IntRange(0, 3000).Draw(t, "on the way")) * time.Millisecond)
-		live := f.db.renew(id, f.now, 15*time.Second)
+		all := f.db.renew(id, f.now)
 		d.answer = append(d.answer, func(now time.Time) {
-			d.m.Renewed(now, sent, live)
+			d.m.Renewed(now, sent, all)
 			d.m.Rebalance()
 		})
 	case "acquire":
@@ -197,9 +214,9 @@ func (f *fleet) step(t *rapid.T) {
 			return
 		}
 		d.acquiring = true
-		epoch := d.m.Epoch()
+		epoch, dead := d.m.Epoch(), d.m.Dead(f.now)
 		f.now = f.now.Add(time.Duration(rapid.IntRange(0, 3000).Draw(t, "on the way")) * time.Millisecond)
-		got := f.db.acquire(id, f.now, want)
+		got := f.db.acquire(id, f.now, dead, want)
 		d.answer = append(d.answer, func(now time.Time) {
 			d.acquiring = false
 			d.m.Acquired(now, epoch, got)
@@ -220,6 +237,10 @@ func (f *fleet) step(t *rapid.T) {
 			d.m.Released([]int32{lane})
 		}
 	}
+}
+
+func (f *fleet) allLooked() bool {
+	return !slices.ContainsFunc(f.ids, func(id string) bool { return f.daemons[id].m.Fence().IsZero() })
 }
 
 func (f *fleet) check(t *rapid.T) {
@@ -279,7 +300,7 @@ func TestEveryLaneFindsAnOwner(t *testing.T) {
 // undisturbed is one second of a daemon that works as it should.
 func (f *fleet) undisturbed(id string) {
 	m := f.daemons[id].m
-	m.Renewed(f.now, f.now, f.db.renew(id, f.now, 15*time.Second))
+	m.Renewed(f.now, f.now, f.db.renew(id, f.now))
 	m.Rebalance()
 	var owned []int32
 	for lane, owner := range f.db.owner {
@@ -299,5 +320,5 @@ func (f *fleet) undisturbed(id string) {
 			want = append(want, lane)
 		}
 	}
-	m.Acquired(f.now, m.Epoch(), f.db.acquire(id, f.now, want))
+	m.Acquired(f.now, m.Epoch(), f.db.acquire(id, f.now, m.Dead(f.now), want))
 }

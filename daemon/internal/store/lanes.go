@@ -7,10 +7,15 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Daemon is a live daemon.
+// Daemon is a daemon that has a lease, or had one not long ago.
 type Daemon struct {
-	ID   string
-	Host string
+	ID string
+	// Renewed is when it renewed its lease last.
+	Renewed time.Time
+	// Age is how long ago that was.
+	Age time.Duration
+	// TTL is the length of its lease from then.
+	TTL time.Duration
 }
 
 const renewSQL = `
@@ -18,14 +23,19 @@ insert into delivery_daemons as d (id, host, version, lease_expires_at)
 values ($1, $2, $3, now() + $4 * interval '1 millisecond')
 on conflict (id) do update set renewed_at = now(), lease_expires_at = excluded.lease_expires_at`
 
-const liveSQL = `select id, host from delivery_daemons where lease_expires_at > now() order by id`
+// daemonsSQL brings those whose lease is over, too: a step of the clock must not
+// hide one that lives.
+const daemonsSQL = `
+select id, renewed_at, (extract(epoch from now() - renewed_at) * 1000000)::bigint,
+  (extract(epoch from lease_expires_at - renewed_at) * 1000000)::bigint
+from delivery_daemons order by id`
 
 const ownLanesSQL = `select destination_id from delivery_lanes where daemon_id = $1`
 
 // Lease is what a renewal tells.
 type Lease struct {
-	Live  []Daemon // all daemons whose lease runs
-	Lanes []int32  // lanes that are the daemon's own
+	Daemons []Daemon // all, this one included
+	Lanes   []int32  // lanes that are the daemon's own
 }
 
 // RenewLease extends the lease of a daemon to ttl from now. The caller must count ttl from before the call, by a
@@ -36,8 +46,8 @@ func (s *Store) RenewLease(ctx context.Context, id, host, version string, ttl ti
 	var l Lease
 	var batch pgx.Batch
 	batch.Queue(renewSQL, id, host, version, ttl.Milliseconds())
-	batch.Queue(liveSQL).Query(func(rows pgx.Rows) (err error) {
-		l.Live, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Daemon])
+	batch.Queue(daemonsSQL).Query(func(rows pgx.Rows) (err error) {
+		l.Daemons, err = pgx.CollectRows(rows, toDaemon)
 		return err
 	})
 	batch.Queue(ownLanesSQL, id).Query(func(rows pgx.Rows) (err error) {
@@ -45,6 +55,13 @@ func (s *Store) RenewLease(ctx context.Context, id, host, version string, ttl ti
 		return err
 	})
 	return l, wrap("renewing the daemon's lease", s.relaxed.SendBatch(ctx, &batch).Close())
+}
+
+func toDaemon(row pgx.CollectableRow) (d Daemon, err error) {
+	var age, ttl int64 // microseconds
+	err = row.Scan(&d.ID, &d.Renewed, &age, &ttl)
+	d.Age, d.TTL = time.Duration(age)*time.Microsecond, time.Duration(ttl)*time.Microsecond
+	return d, err //nolint:wrapcheck // RenewLease wraps it
 }
 
 // releaseAllSQL locks in id order, as acquireSQL does.
@@ -71,11 +88,11 @@ type Lane struct {
 }
 
 // acquireSQL locks the rows in id order, so that two daemons that want the same
-// lanes wait for each other and never deadlock. Who waited looks at the lane as it
-// is now, but at the daemons as they were when it began: an owner that came or
-// renewed in between looks dead to it, and is told by acquired_at. A time that has
-// not come yet tells nothing: the clock was stepped back since, and the lanes of
-// a dead daemon must not wait until it comes there again.
+// lanes wait for each other and never deadlock. Who is dead the caller tells, by
+// the renewal that it saw last: one that has renewed since is not. Who waited looks
+// at the lane as it is now, but at the daemons as they were when it began: an owner
+// that came or renewed in between looks dead to it, and is told by acquired_at. A
+// time that has not come yet tells nothing: the clock was stepped back since.
 const acquireSQL = `
 insert into delivery_lanes as l (destination_id, daemon_id)
 select x, $2::text from unnest($1::int[]) as x
@@ -85,15 +102,22 @@ on conflict (destination_id) do update set
   unclean = case when l.daemon_id is null or l.daemon_id = excluded.daemon_id then 0 else l.unclean + 1 end,
   daemon_id = excluded.daemon_id, acquired_at = now()
 where l.daemon_id is null or l.daemon_id = excluded.daemon_id
-  or (l.acquired_at < now() or l.acquired_at > clock_timestamp()) and not exists (select 1 from delivery_daemons d where d.id = l.daemon_id and d.lease_expires_at > now())
+  or (l.acquired_at < now() or l.acquired_at > clock_timestamp()) and not exists (
+    select 1 from delivery_daemons d where d.id = l.daemon_id
+    and (d.id, d.renewed_at) not in (select id, renewed_at from unnest($3::text[], $4::timestamptz[]) as dead(id, renewed_at)))
 returning l.destination_id, l.unclean`
 
-// AcquireLanes takes those of the lanes that are free and returns them; none
-// where the daemon's own lease is over.
-func (s *Store) AcquireLanes(ctx context.Context, daemon string, destinations []int32) ([]Lane, error) {
+// AcquireLanes takes those of the lanes that are free, or a dead daemon's, and
+// returns them; none where the daemon's own lease is over. The dead are told by ID
+// and Renewed.
+func (s *Store) AcquireLanes(ctx context.Context, daemon string, dead []Daemon, destinations []int32) ([]Lane, error) {
 	ctx, cancel := s.deadline(ctx)
 	defer cancel()
-	rows, err := s.durable.Query(ctx, acquireSQL, destinations, daemon)
+	ids, renewed := make([]string, len(dead)), make([]time.Time, len(dead))
+	for i, d := range dead {
+		ids[i], renewed[i] = d.ID, d.Renewed
+	}
+	rows, err := s.durable.Query(ctx, acquireSQL, destinations, daemon, ids, renewed)
 	if err != nil {
 		return nil, wrap("acquiring lanes", err)
 	}

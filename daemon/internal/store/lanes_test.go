@@ -1,11 +1,13 @@
 package store
 
 import (
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/jackc/pgx/v5"
 )
 
 func (f *fixture) renew(t *testing.T, id string, ttl time.Duration) {
@@ -15,15 +17,29 @@ func (f *fixture) renew(t *testing.T, id string, ttl time.Duration) {
 	}
 }
 
-// kill ends a daemon's lease as if its time were over.
+// expire ends a daemon's lease as if its time were over.
 func (f *fixture) expire(t *testing.T, id string) {
 	t.Helper()
 	f.exec(t, `update delivery_daemons set lease_expires_at = now() - interval '1 second' where id = $1`, id)
 }
 
+// dead returns the daemons whose lease is over.
+func (f *fixture) dead(t *testing.T) (dead []Daemon) {
+	t.Helper()
+	rows, err := f.sql.Query(t.Context(), daemonsSQL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := pgx.CollectRows(rows, toDaemon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.DeleteFunc(all, func(d Daemon) bool { return d.Age < d.TTL })
+}
+
 func (f *fixture) acquire(t *testing.T, id string, want []Lane, destinations ...int32) {
 	t.Helper()
-	got, err := f.AcquireLanes(t.Context(), id, destinations)
+	got, err := f.AcquireLanes(t.Context(), id, f.dead(t), destinations)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,6 +89,44 @@ func TestLaneOfADeadOwnerFromTheFuture(t *testing.T) {
 	f.acquire(t, "live", []Lane{{1, 1}}, 1)
 }
 
+// TestWhoRenewedSinceIsNotDead: a daemon that stood still looked dead to others and
+// has come back.
+func TestWhoRenewedSinceIsNotDead(t *testing.T) {
+	t.Parallel()
+	f := open(t)
+	f.renew(t, "slept", time.Minute)
+	f.acquire(t, "slept", []Lane{{1, 0}}, 1)
+	f.renew(t, "live", time.Minute)
+	f.expire(t, "slept")
+	dead := f.dead(t)
+	if len(dead) != 1 || dead[0].ID != "slept" {
+		t.Fatalf("dead are %v", dead)
+	}
+	f.renew(t, "slept", time.Minute)
+	if got, err := f.AcquireLanes(t.Context(), "live", dead, []int32{1}); err != nil || len(got) != 0 {
+		t.Errorf("acquired %v, %v from an owner that has renewed", got, err)
+	}
+}
+
+// TestRenewalShowsTheDaemons, also those whose lease is over, with its times.
+func TestRenewalShowsTheDaemons(t *testing.T) {
+	t.Parallel()
+	f := open(t)
+	f.renew(t, "dead", time.Minute)
+	f.exec(t, `update delivery_daemons set renewed_at = now() - interval '40 days', lease_expires_at = now() - interval '40 days' + interval '15 seconds'`)
+	got, err := f.RenewLease(t.Context(), "live", "host", "1", time.Minute)
+	if err != nil || len(got.Daemons) != 2 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	dead, live := got.Daemons[0], got.Daemons[1]
+	if age := 40 * 24 * time.Hour; dead.ID != "dead" || dead.TTL != 15*time.Second || dead.Age < age || dead.Age > age+time.Minute {
+		t.Errorf("the dead one: %+v", dead)
+	}
+	if live.ID != "live" || live.TTL != time.Minute || live.Age != 0 || live.Renewed.IsZero() {
+		t.Errorf("the live one: %+v", live)
+	}
+}
+
 // TestWhoWaitedForALaneDoesNotTakeItFromAnOwnerItCannotSee makes an acquisition
 // wait for another one whose daemon came up after the first began.
 func TestWhoWaitedForALaneDoesNotTakeItFromAnOwnerItCannotSee(t *testing.T) {
@@ -95,9 +149,9 @@ func TestWhoWaitedForALaneDoesNotTakeItFromAnOwnerItCannotSee(t *testing.T) {
 		lanes []Lane
 		err   error
 	}
-	slow := make(chan answer, 1)
+	slow, dead := make(chan answer, 1), f.dead(t)
 	go func() {
-		lanes, err := f.AcquireLanes(t.Context(), "slow", []int32{1})
+		lanes, err := f.AcquireLanes(t.Context(), "slow", dead, []int32{1})
 		slow <- answer{lanes, err}
 	}()
 	f.awaitLockWaiters(t, 1)
@@ -190,9 +244,9 @@ func TestLaneIsNotAcquiredWhileAFailureIsRecorded(t *testing.T) {
 	}
 	f.expire(t, "old")
 	f.renew(t, "new", time.Minute)
-	acquired := make(chan error, 1)
+	acquired, dead := make(chan error, 1), f.dead(t)
 	go func() {
-		_, err := f.AcquireLanes(t.Context(), "new", []int32{d.ID})
+		_, err := f.AcquireLanes(t.Context(), "new", dead, []int32{d.ID})
 		acquired <- err
 	}()
 	f.awaitLockWaiters(t, 1)
