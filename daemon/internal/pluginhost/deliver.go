@@ -169,7 +169,7 @@ func (p *process) incomplete(ctx context.Context, track *tracker, err error) err
 		incomplete.Err = context.DeadlineExceeded
 	case ctx.Err() != nil:
 		incomplete.Err = context.Cause(ctx)
-	case code == codes.Unavailable && p.died():
+	case (code == codes.Unavailable || code == codes.Canceled) && p.died(): // see callError
 		incomplete.PluginDied = true
 		incomplete.Err = errors.New("the plugin's process ended")
 	case code == codes.Unknown && status.Convert(err).Message() == err.Error():

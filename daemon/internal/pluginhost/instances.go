@@ -71,7 +71,7 @@ func (p *process) validate(ctx context.Context, configJSON []byte) ([]*transport
 	defer cancel()
 	response, err := p.rpc.Validate(ctx, &transportv1.ValidateRequest{Config: &transportv1.Config{Json: configJSON}})
 	if err != nil {
-		return nil, p.callError("validating a configuration", err)
+		return nil, p.callError(ctx, "validating a configuration", err)
 	}
 	return cleanDiagnostics(response.GetDiagnostics(), p.log.clean), nil
 }
@@ -130,7 +130,7 @@ func (p *process) open(ctx context.Context, req *transportv1.OpenRequest) error 
 	defer cancel()
 	response, err := p.rpc.Open(ctx, req)
 	if err != nil {
-		return p.callError(fmt.Sprintf("opening instance %s", req.GetInstance().GetId()), err)
+		return p.callError(ctx, fmt.Sprintf("opening instance %s", req.GetInstance().GetId()), err)
 	}
 	diagnostics := cleanDiagnostics(response.GetDiagnostics(), p.log.clean)
 	if hasError(diagnostics) {
@@ -163,7 +163,7 @@ func (h *Host) Close(ctx context.Context, transport string, ref *transportv1.Ins
 
 func (p *process) closeInstance(ctx context.Context, ref *transportv1.InstanceRef) error {
 	if _, err := p.rpc.Close(ctx, &transportv1.CloseRequest{Instance: ref}); err != nil {
-		return p.callError(fmt.Sprintf("closing instance %s", ref.GetId()), err)
+		return p.callError(ctx, fmt.Sprintf("closing instance %s", ref.GetId()), err)
 	}
 	return nil
 }
@@ -187,7 +187,7 @@ func (h *Host) TestConnection(ctx context.Context, transport string, ref *transp
 	}
 	response, err := p.rpc.TestConnection(ctx, &transportv1.TestConnectionRequest{Instance: ref, Ping: ping})
 	if err != nil {
-		return nil, p.callError(fmt.Sprintf("testing the connection of instance %s", ref.GetId()), err)
+		return nil, p.callError(ctx, fmt.Sprintf("testing the connection of instance %s", ref.GetId()), err)
 	}
 	response.Steps = response.GetSteps()[:min(len(response.GetSteps()), maxTestSteps)]
 	for _, step := range response.GetSteps() {
@@ -201,13 +201,18 @@ func (h *Host) TestConnection(ctx context.Context, transport string, ref *transp
 	return response, nil
 }
 
-// callError makes the error of a failed call: ErrUnavailable when the process
-// is gone, else the plugin's words, cleaned.
-func (p *process) callError(doing string, err error) error {
+// callError makes the error of a failed call: ErrUnavailable when the process or
+// its connection is gone, else the plugin's words, cleaned. What gRPC says of a
+// call that a process's end cut depends on who noticed first: the connection that
+// broke (Unavailable), or the host, which closed it (Canceled, though nobody
+// cancelled the call).
+func (p *process) callError(ctx context.Context, doing string, err error) error {
 	text := errors.New(p.log.clean(status.Convert(err).Message(), maxTextBytes))
-	switch status.Code(err) {
-	case codes.Unavailable:
+	code := status.Code(err)
+	if code == codes.Unavailable || code == codes.Canceled && ctx.Err() == nil || p.isGone() {
 		return fmt.Errorf("transport %q: %s: %w: %w", p.name, doing, ErrUnavailable, text)
+	}
+	switch code {
 	case codes.DeadlineExceeded:
 		return fmt.Errorf("transport %q: %s: %w: the plugin did not answer in time", p.name, doing, context.DeadlineExceeded)
 	case codes.Canceled:

@@ -227,5 +227,6 @@ func (p *process) diedAlone(ctx context.Context) bool {
 }
 
 // deathNotice is how long after a connection has broken the news of the
-// process's end may take; measured 5 ms on an idle machine.
-const deathNotice = 500 * time.Millisecond
+// process's end may take; measured 5 ms on an idle machine. It is generous: what
+// a plugin broke must not count for the destinations, however busy the machine.
+const deathNotice = 2 * time.Second
