@@ -25,6 +25,10 @@ import (
 // handshakeTimeout is the contract's bound on a start.
 const handshakeTimeout = 5 * time.Second
 
+// outputTimeout bounds the wait for what a plugin has written: long, since it ends
+// with the text, and the machine may be busy.
+const outputTimeout = 30 * time.Second
+
 // maxCaptured bounds what is kept of a plugin's output.
 const maxCaptured = 8 << 20
 
@@ -124,12 +128,21 @@ func (p *Process) Stdout() []byte { return p.stdout.bytes() }
 // Stderr is Stdout for standard error.
 func (p *Process) Stderr() []byte { return p.stderr.bytes() }
 
-// AwaitStderr waits at most 10 s until standard error holds text.
+// AwaitStdout waits at most outputTimeout until standard output holds text.
+func (p *Process) AwaitStdout(ctx context.Context, text string) error {
+	return awaitText(ctx, p.stdout, "output", text)
+}
+
+// AwaitStderr waits at most outputTimeout until standard error holds text.
 func (p *Process) AwaitStderr(ctx context.Context, text string) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	return awaitText(ctx, p.stderr, "error", text)
+}
+
+func awaitText(ctx context.Context, c *capture, name, text string) error {
+	ctx, cancel := context.WithTimeout(ctx, outputTimeout)
 	defer cancel()
-	if err := p.stderr.await(ctx, text); err != nil {
-		return fmt.Errorf("waiting for %q on standard error: %w; it holds %.2000s", text, err, p.stderr.bytes())
+	if err := c.await(ctx, text); err != nil {
+		return fmt.Errorf("waiting for %.200q on standard %s: %w; it holds %.2000s", text, name, err, c.bytes())
 	}
 	return nil
 }
