@@ -134,6 +134,15 @@ func (k *Key) CanSign() bool { return k.secret != nil || k.private != nil }
 // Asymmetric says whether k belongs to v1a.
 func (k *Key) Asymmetric() bool { return k.public != nil }
 
+// Public returns the public half of an Ed25519 key as ParseKey reads it, whpk_ and
+// base64, which is no secret; empty for a symmetric key, which has none.
+func (k *Key) Public() string {
+	if k.public == nil {
+		return ""
+	}
+	return publicPrefix + base64.StdEncoding.EncodeToString(k.public)
+}
+
 // String keeps a key out of logs.
 func (k *Key) String() string { return "[key]" }
 

@@ -67,10 +67,31 @@ type Destinations interface {
 	CloseBreaker(ctx context.Context, caller Caller, ref string) (*Destination, error)
 }
 
+// Secrets shows and changes the signing secrets of destinations. Its errors are as
+// those of Deliveries.
+type Secrets interface {
+	List(ctx context.Context, caller Caller, ref string) ([]Secret, error)
+	Create(ctx context.Context, caller Caller, ref string, s *NewSecret) (*CreatedSecret, error)
+	Rotate(ctx context.Context, caller Caller, ref string, r *SecretRotation) (*CreatedSecret, error)
+	Change(ctx context.Context, caller Caller, ref, id string, c *SecretChange) (*Secret, error)
+	Revoke(ctx context.Context, caller Caller, ref, id string, force bool) (*Secret, error)
+}
+
+// AuditFilter chooses entries of the audit log. Zero fields choose all.
+type AuditFilter struct {
+	Actor, Action, TargetType, Target string
+	Since, Until                      time.Time
+	Before                            int64
+	Limit                             int
+}
+
 // Services is what the API answers with.
 type Services struct {
 	Deliveries   Deliveries
 	Destinations Destinations
+	Secrets      Secrets
+	// Audit lists the audit log.
+	Audit func(ctx context.Context, caller Caller, filter AuditFilter) (*AuditPage, error)
 	// Reload reads the configuration again.
 	Reload func(ctx context.Context) (*ReloadReport, error)
 	// Plugins says how the plugins are, by name.
@@ -135,6 +156,8 @@ func New(o Options) (*API, error) {
 	a.registerDeliveries()
 	a.registerDestinations()
 	a.registerBreaker()
+	a.registerSecrets()
+	a.registerAudit()
 	a.registerLifecycle()
 	a.registerPlugins()
 	a.registerDaemon(o.MetricsHandler)

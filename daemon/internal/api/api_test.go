@@ -28,6 +28,8 @@ type fake struct {
 	submissions []Submission
 	filter      DeliveryFilter
 	replay      DeadLetterFilter
+	audit       AuditFilter
+	made        any // the body of what is created or changed
 	ref         string
 	fail        error
 	panics      bool
@@ -172,9 +174,14 @@ func newTestAPI(t testing.TB, f *fake) *API {
 				lists
 			}{f, fakeLists{f}},
 			Destinations: fakeDestinations{f},
-			Plugins:      func() []Plugin { return nil },
-			Reload:       func(context.Context) (*ReloadReport, error) { return &ReloadReport{Summary: "ok"}, f.called(Caller{}) },
-			Ready:        func(context.Context) error { return f.fail },
+			Secrets:      fakeSecrets{f},
+			Audit: func(_ context.Context, c Caller, filter AuditFilter) (*AuditPage, error) {
+				f.audit = filter
+				return &AuditPage{}, f.called(c)
+			},
+			Plugins: func() []Plugin { return nil },
+			Reload:  func(context.Context) (*ReloadReport, error) { return &ReloadReport{Summary: "ok"}, f.called(Caller{}) },
+			Ready:   func(context.Context) error { return f.fail },
 		})
 	}
 	return a
@@ -246,7 +253,7 @@ func TestSubmit(t *testing.T) {
 		t.Fatalf("answer is %d %v %s", got.status, got.header, got.body)
 	}
 	s := f.submissions[0]
-	if f.callers[0] != (Caller{"acme-producer", "acme", Producer}) {
+	if want := (Caller{Key: "acme-producer", Organization: "acme", Role: Producer, RequestID: got.header.Get("X-Request-Id")}); f.callers[0] != want {
 		t.Errorf("caller is %+v", f.callers[0])
 	}
 	if strings.Join(s.Destinations.List, ",") != "billing,12" || s.Destinations.Default || s.Priority != 3 || s.IdempotencyKey != "key-1" || s.CorrelationID != "c-1" ||

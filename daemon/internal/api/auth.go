@@ -25,6 +25,7 @@ func (a *API) authenticate(r *request, p permission) *Problem {
 	if !ok {
 		return newProblem(http.StatusUnauthorized, CodeUnauthenticated, "The bearer token belongs to no api_key of the configuration in use.")
 	}
+	caller.RequestID, caller.Fleet = r.id, caller.Organization == AllOrganizations
 	if !allowed(caller.Role, p) {
 		return newProblem(http.StatusForbidden, CodeForbidden, "The role %q of api_key %q may not %s; that takes the role %s.",
 			caller.Role, caller.Key, p, orList(permissions(p)))

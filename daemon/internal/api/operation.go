@@ -23,6 +23,7 @@ type operation struct {
 	status           int // of success; 200 if 0
 	errors           []int
 	body             reflect.Type // of the JSON body; nil: none
+	bodyOptional     bool
 }
 
 // Scope is the input that every operation has.
@@ -68,8 +69,12 @@ func register[I, O any](a *API, op operation, handler func(context.Context, *Ser
 // It works because huma looks for a body only while it registers.
 func (a *API) documentBody(op operation) {
 	registry := a.huma.OpenAPI().Components.Schemas
-	a.huma.OpenAPI().Paths[op.path].Post.RequestBody = &huma.RequestBody{
-		Required: true,
+	declared := a.huma.OpenAPI().Paths[op.path].Post
+	if op.method == http.MethodPatch {
+		declared = a.huma.OpenAPI().Paths[op.path].Patch
+	}
+	declared.RequestBody = &huma.RequestBody{
+		Required: !op.bodyOptional,
 		Content:  map[string]*huma.MediaType{"application/json": {Schema: registry.Schema(op.body, true, op.body.Name())}},
 	}
 }

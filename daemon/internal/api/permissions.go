@@ -10,11 +10,16 @@ const (
 	readDeliveries      permission = "read deliveries"
 	operateDeliveries   permission = "cancel or replay deliveries"
 	readDestinations    permission = "read destinations"
-	operateDestinations permission = "pause, resume or test destinations"
+	operateDestinations permission = "pause, resume, enable, disable or test destinations"
 	readLanes           permission = "read lanes"
 	readMetrics         permission = "read metrics"
 	readPlugins         permission = "read plugins"
 	reloadConfig        permission = "reload the configuration"
+	manageDestinations  permission = "create, change or delete destinations"
+	readSecrets         permission = "list signing secrets"
+	manageSecrets       permission = "create, rotate, change or revoke signing secrets"
+	readAudit           permission = "read the audit log"
+	rotateKeys          permission = "rotate the encryption key"
 )
 
 // permissions says which roles may do what. It is a function and not a variable
@@ -27,9 +32,9 @@ func permissions(p permission) []Role {
 		return []Role{Admin, Operator, Producer, Viewer}
 	case operateDeliveries, operateDestinations:
 		return []Role{Admin, Operator}
-	case readLanes, readMetrics, readPlugins:
+	case readLanes, readMetrics, readPlugins, readSecrets:
 		return []Role{Admin, Operator, Viewer}
-	case reloadConfig:
+	case reloadConfig, manageDestinations, manageSecrets, readAudit, rotateKeys:
 		return []Role{Admin}
 	}
 	return nil
@@ -38,7 +43,7 @@ func permissions(p permission) []Role {
 // fleetWide reports whether a permission concerns every organization at once, so
 // that only a key of all organizations has it.
 func fleetWide(p permission) bool {
-	return p == readMetrics || p == readPlugins || p == reloadConfig
+	return p == readMetrics || p == readPlugins || p == reloadConfig || p == rotateKeys
 }
 
 // allowed reports whether a role has a permission.

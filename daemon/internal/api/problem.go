@@ -22,6 +22,7 @@ const (
 	CodeMalformedJSON        Code = "malformed_json"
 	CodeInvalidConfig        Code = "invalid_configuration"
 	CodeInvalidRequest       Code = "invalid_request"
+	CodeInvalidCursor        Code = "invalid_cursor"
 	CodeUnauthenticated      Code = "unauthenticated"
 	CodeForbidden            Code = "forbidden"
 	CodeNotFound             Code = "not_found"

@@ -26,6 +26,10 @@ type Caller struct {
 	Organization string
 	// Role decides what the caller may do.
 	Role Role
+	// Fleet says that the key is one of all organizations.
+	Fleet bool
+	// RequestID names the request in the log and in the audit log.
+	RequestID string
 }
 
 type requestKey struct{}

@@ -186,7 +186,13 @@ func showHealth(h *store.Health) *api.Health {
 // destinationProblem says what a client can do about an error of the registry.
 func destinationProblem(err error) error {
 	var refused *destination.ConfigError
+	var wrong *destination.InvalidError
+	if p := secretProblem(err); p != nil {
+		return p
+	}
 	switch {
+	case errors.As(err, &wrong):
+		return invalidProblem(wrong)
 	case errors.Is(err, destination.ErrManaged):
 		return api.NewProblem(http.StatusConflict, "managed_by_config", err.Error())
 	case errors.As(err, &refused):

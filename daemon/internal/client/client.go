@@ -174,6 +174,55 @@ func (c *Client) Test(ctx context.Context, ref string) (*api.TestResult, error) 
 	return do[api.TestResult](ctx, c, http.MethodPost, destinationPath(ref, "/test"), nil, nil)
 }
 
+// Secrets lists the signing secrets of a destination.
+func (c *Client) Secrets(ctx context.Context, ref string) (*api.SecretList, error) {
+	return do[api.SecretList](ctx, c, http.MethodGet, destinationPath(ref, "/secrets"), nil, nil)
+}
+
+// CreateSecret adds a signing secret to a destination.
+func (c *Client) CreateSecret(ctx context.Context, ref string, s *api.NewSecret) (*api.CreatedSecret, error) {
+	return do[api.CreatedSecret](ctx, c, http.MethodPost, destinationPath(ref, "/secrets"), nil, s)
+}
+
+// RotateSecret puts a new signing secret in the place of the old.
+func (c *Client) RotateSecret(ctx context.Context, ref string, r *api.SecretRotation) (*api.CreatedSecret, error) {
+	return do[api.CreatedSecret](ctx, c, http.MethodPost, destinationPath(ref, "/secrets/rotate"), nil, r)
+}
+
+// ChangeSecret changes when a signing secret expires, or makes it primary.
+func (c *Client) ChangeSecret(ctx context.Context, ref, id string, change *api.SecretChange) (*api.Secret, error) {
+	return do[api.Secret](ctx, c, http.MethodPatch, destinationPath(ref, "/secrets/"+url.PathEscape(id)), nil, change)
+}
+
+// RevokeSecret revokes a signing secret; with force also the last usable one.
+func (c *Client) RevokeSecret(ctx context.Context, ref, id string, force bool) (*api.Secret, error) {
+	return do[api.Secret](ctx, c, http.MethodDelete, destinationPath(ref, "/secrets/"+url.PathEscape(id)), forced(force), nil)
+}
+
+// Audit lists one page of the audit log.
+func (c *Client) Audit(ctx context.Context, f api.AuditFilter, cursor string) (*api.AuditPage, error) {
+	query := url.Values{}
+	set(query, "actor", f.Actor)
+	set(query, "action", f.Action)
+	set(query, "target_type", f.TargetType)
+	set(query, "target", f.Target)
+	set(query, "cursor", cursor)
+	if f.Limit > 0 {
+		query.Set("limit", fmt.Sprint(f.Limit))
+	}
+	if !f.Since.IsZero() {
+		query.Set("since", f.Since.Format(time.RFC3339Nano))
+	}
+	return do[api.AuditPage](ctx, c, http.MethodGet, "/v1/audit", query, nil)
+}
+
+func forced(force bool) url.Values {
+	if !force {
+		return nil
+	}
+	return url.Values{"force": {"true"}}
+}
+
 // Plugins says how the plugins of the daemon are.
 func (c *Client) Plugins(ctx context.Context) (*api.PluginList, error) {
 	return do[api.PluginList](ctx, c, http.MethodGet, "/v1/plugins", nil, nil)

@@ -10,7 +10,6 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
-	"sync/atomic"
 	"time"
 
 	"github.com/deliveryd/deliveryd/daemon/internal/destination"
@@ -148,7 +147,7 @@ type Service struct {
 	waker        Waker
 	announce     func()
 	changed      func(int32)
-	limits       atomic.Pointer[Limits]
+	limits       Limits
 	log          *slog.Logger
 	coalescer    *coalescer
 }
@@ -157,25 +156,16 @@ type Service struct {
 func NewService(o Options) *Service {
 	s := &Service{
 		store: o.Store, destinations: o.Destinations, waker: o.Waker, announce: o.Announce, changed: o.Changed,
-		log: o.Logger,
+		limits: o.Limits.withDefaults(), log: o.Logger,
 	}
-	s.SetLimits(o.Limits)
 	if s.announce == nil {
 		s.announce = func() {}
 	}
 	if s.changed == nil {
 		s.changed = func(int32) {}
 	}
-	limits := s.limits.Load()
-	s.coalescer = newCoalescer(o.Store, s.queued, limits.MaxQueued, limits.MaxQueuedBytes)
+	s.coalescer = newCoalescer(o.Store, s.queued, s.limits.MaxQueued, s.limits.MaxQueuedBytes)
 	return s
-}
-
-// SetLimits replaces what bounds a request from now on; MaxQueued and
-// MaxQueuedBytes stay as they were at the start.
-func (s *Service) SetLimits(l Limits) {
-	l = l.withDefaults()
-	s.limits.Store(&l)
 }
 
 // Stop refuses new submissions and returns when those that were taken are written

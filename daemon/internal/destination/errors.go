@@ -19,6 +19,30 @@ var (
 	ErrManaged = errors.New("managed by the configuration file")
 )
 
+// InvalidError says what is wrong with what a caller wants; nothing was changed.
+type InvalidError struct{ Fields []InvalidField }
+
+// InvalidField is one mistake.
+type InvalidField struct {
+	// Pointer is the JSON Pointer of the place; empty: no place in particular.
+	Pointer string
+	// Problem says what is wrong and what would be right; without secrets.
+	Problem string
+}
+
+// Error names every mistake.
+func (e *InvalidError) Error() string {
+	all := make([]string, len(e.Fields))
+	for i, f := range e.Fields {
+		all[i] = strings.TrimSpace(f.Pointer + " " + f.Problem)
+	}
+	return strings.Join(all, "; ")
+}
+
+func invalid(pointer, format string, args ...any) error {
+	return &InvalidError{Fields: []InvalidField{{Pointer: pointer, Problem: fmt.Sprintf(format, args...)}}}
+}
+
 // ConfigError says that a destination cannot be used as it is configured.
 type ConfigError struct {
 	// Destination is organization/label.

@@ -13,8 +13,6 @@ import (
 
 	"github.com/deliveryd/deliveryd/daemon/internal/breaker"
 	"github.com/deliveryd/deliveryd/daemon/internal/pluginhost"
-	"github.com/deliveryd/deliveryd/daemon/internal/secret"
-	"github.com/deliveryd/deliveryd/daemon/internal/store"
 	transportv1 "github.com/deliveryd/deliveryd/gen/transport/v1"
 	"github.com/deliveryd/deliveryd/sdk/schema"
 )
@@ -160,13 +158,19 @@ func (r *Registry) signingSecrets(ctx context.Context, d *Destination) ([]*trans
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w", d.key(), err)
 	}
+	if len(rows) == 0 {
+		return nil, r.neverUnsigned(ctx, d)
+	}
 	secrets := make([]*transportv1.Secret, 0, len(rows))
 	for i := range rows {
 		key, err := r.openSecret(&rows[i])
 		if err != nil {
 			return nil, &ConfigError{Destination: d.key(), Err: fmt.Errorf("signing secret %q: %w", rows[i].ID, err)}
 		}
-		one := &transportv1.Secret{Id: rows[i].ID, Key: key, Algorithm: rows[i].Algorithm}
+		one := &transportv1.Secret{Id: rows[i].ID, Key: key, Algorithm: algorithm(rows[i].Algorithm)}
+		if one.Algorithm == "" {
+			return nil, &ConfigError{Destination: d.key(), Err: fmt.Errorf("signing secret %q: its algorithm is %q, want %s or %s", rows[i].ID, rows[i].Algorithm, HMACSHA256, Ed25519)}
+		}
 		if rows[i].ExpiresAt != nil {
 			one.ExpiresAt = timestamppb.New(*rows[i].ExpiresAt)
 		}
@@ -175,12 +179,17 @@ func (r *Registry) signingSecrets(ctx context.Context, d *Destination) ([]*trans
 	return secrets, nil
 }
 
-// openSecret opens a signing secret; one that another program wrote may be plain.
-func (r *Registry) openSecret(row *store.Secret) (string, error) {
-	if !secret.IsSealed(row.SecretKey) {
-		return row.SecretKey, nil
+// neverUnsigned is the error for a destination without usable secrets that has had
+// some. Where none were ever kept, the configuration's own is the plugin's affair.
+func (r *Registry) neverUnsigned(ctx context.Context, d *Destination) error {
+	kept, err := r.store.HasSecrets(ctx, d.ID)
+	if err != nil {
+		return fmt.Errorf("opening %s: %w", d.key(), err)
 	}
-	return r.box.Open(row.SecretKey, "webhook_secrets/"+row.ID)
+	if kept {
+		return &ConfigError{Destination: d.key(), Err: ErrNoUsableSecret}
+	}
+	return nil
 }
 
 // Release says that nothing of an instance is in flight any more and that nothing

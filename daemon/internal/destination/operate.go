@@ -133,3 +133,25 @@ func (r *Registry) Health(ctx context.Context, organization string, destinations
 	}
 	return r.store.HealthOf(ctx, organization, ids)
 }
+
+// readFresh reads an organization's destination past the caches, for a change that
+// builds on what is there.
+func (r *Registry) readFresh(ctx context.Context, organization, ref string) (*Destination, error) {
+	d, err := r.ByRef(ctx, organization, ref)
+	if err != nil {
+		return nil, err
+	}
+	row, err := r.store.DestinationOf(ctx, organization, d.ID)
+	if err != nil {
+		return nil, err
+	}
+	return r.fromRow(&row), nil
+}
+
+// auditOf is the entry of a change of a destination.
+func auditOf(d *Destination, action string, by By, details []byte) *store.Audit {
+	return &store.Audit{
+		OrganizationID: d.OrganizationID, Actor: by.Actor, RequestID: by.RequestID,
+		Action: action, TargetType: "destination", Target: d.Label, Details: details,
+	}
+}

@@ -42,6 +42,8 @@ An error is RFC 9457: ` + "`application/problem+json`" + ` as in [Problem](#prob
 | 409 | ` + "`idempotency_conflict`" + ` | the key was used with a different request |
 | 409 | ` + "`conflict`, `not_replayable`, `not_cancellable`" + ` | it is not in a state in which this can be done |
 | 409 | ` + "`managed_by_config`" + ` | the configuration decides this: change the file and reload |
+| 409 | ` + "`last_secret`" + ` | without it nothing could be sent; ` + "`force=true`" + ` holds the deliveries until there is another |
+| 409 | ` + "`too_many_secrets`" + ` | 10 are usable already: revoke one |
 | 413 | ` + "`body_too_large`, `payload_too_large`" + ` | more than ` + "`http.max_body` or `submit.max_payload`" + ` |
 | 415 | ` + "`unsupported_media_type`" + ` | send ` + "`Content-Type: application/json`" + ` |
 | 422 | ` + "`unknown_destination`, `destination_disabled`, `no_destination`, `no_default_destination`, `too_many_destinations`" + ` | nothing was queued for any destination |

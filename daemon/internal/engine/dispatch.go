@@ -35,7 +35,7 @@ type plugin struct {
 
 // mayRun reports whether the lane may start attempts, apart from slots.
 func (e *Engine) mayRun(l *lane) bool {
-	return l.dest != nil && l.inst != nil && l.block == "" && e.machine.Owns(e.now, l.id)
+	return l.dest != nil && l.inst != nil && l.block == "" && !l.changing && e.machine.Owns(e.now, l.id)
 }
 
 // shut reports whether the lane's breaker is open: nothing of it is read, however
@@ -179,7 +179,7 @@ func (e *Engine) enqueue(p *plugin, it *item) {
 func (e *Engine) fetch(p *plugin, it *item) {
 	go func() {
 		e.fetches <- struct{}{}
-		payload, length, err := e.queue.Payload(e.ctx, it.ID, it.AttemptCount, e.live.Load().MaxPayload)
+		payload, length, err := e.queue.Payload(e.ctx, it.ID, it.AttemptCount, e.o.MaxPayload)
 		<-e.fetches
 		e.post(func() { e.fetched(p, it, payload, length, err) })
 	}()
@@ -191,7 +191,7 @@ func (e *Engine) fetched(p *plugin, it *item, payload []byte, length int, err er
 		e.abandon(it)
 	case payload == nil:
 		e.free(it, breaker.Report{})
-		e.refuse(it, tooLargeReason(length, e.live.Load().MaxPayload))
+		e.refuse(it, tooLargeReason(length, e.o.MaxPayload))
 	default:
 		it.Payload = payload
 		e.enqueue(p, it)

@@ -62,8 +62,13 @@ type lane struct {
 	inst   *instance
 	orphan string // why its rows can never be sent: the destination is not there
 	block  string // why nothing may be sent now; empty: nothing in the way
+	// refused is why the destination cannot be used as it is configured, and since
+	// when: the health says that it is held.
+	refused   string
+	refusedAt time.Time
 	loading,
 	reload bool // reload: changed while it was being loaded
+	changing bool // what it has of its destination is not the newest
 	levels   [priorities]level
 	queued   int // rows in all queues
 	inFlight int

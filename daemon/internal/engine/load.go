@@ -72,6 +72,7 @@ func (e *Engine) loaded(l *lane, got loaded) {
 		e.load(l)
 		return
 	}
+	l.changing = false
 	if !e.machine.Holds(l.id) {
 		return
 	}
@@ -85,6 +86,7 @@ func (e *Engine) loaded(l *lane, got loaded) {
 		return
 	}
 	e.configure(l, got)
+	e.noteRefusal(l, got)
 	switch {
 	case got.dest.Disabled:
 		e.block(l, "the destination is disabled: "+got.dest.DisabledReason)
@@ -104,6 +106,22 @@ func (e *Engine) loaded(l *lane, got loaded) {
 		e.ready.push(l)
 		e.wantRead(l)
 	}
+}
+
+// noteRefusal makes the health say whether the destination can be used as it is
+// configured: if not, its lane is held as by a result of class CONFIG.
+func (e *Engine) noteRefusal(l *lane, got loaded) {
+	var refused *destination.ConfigError
+	was := l.refused != "" || got.health != nil && got.health.HeldAt != nil && l.breaker.Held() == breaker.NotHeld
+	switch {
+	case errors.As(got.err, &refused) && l.refused != refused.Error():
+		l.refused, l.refusedAt = refused.Error(), e.now
+	case got.err == nil && was && !got.dest.Disabled:
+		l.refused = ""
+	default:
+		return
+	}
+	e.touch(l)
 }
 
 // configure puts a destination's settings and instance to work; attempts in
@@ -211,7 +229,7 @@ func (e *Engine) unload(l *lane) {
 	e.dropQueue(l)
 	l.dest, l.breaker, l.tracker, l.limiter = nil, nil, nil, nil
 	delete(e.touched, l)
-	l.block, l.orphan = "", ""
+	l.block, l.orphan, l.refused = "", "", ""
 }
 
 // discard is the end of a lane on this daemon. Its instance stays open in the

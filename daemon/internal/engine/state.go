@@ -83,6 +83,9 @@ func (e *Engine) healthRow(l *lane) store.HealthRow {
 	if l.breaker.Held() != breaker.NotHeld {
 		row.HeldAt, row.HoldReason = pointer(snapshot.OpenedAt), pointer(snapshot.Reason)
 	}
+	if l.refused != "" {
+		row.HeldAt, row.HoldReason = pointer(l.refusedAt), pointer(l.refused)
+	}
 	l.used = 0
 	return row
 }

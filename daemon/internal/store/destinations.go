@@ -31,13 +31,12 @@ const (
 	ManagedByConfig = "config"
 )
 
-// destinationStatements are the statements on delivery_destinations, its health
-// and its secrets.
+// destinationStatements are the statements on delivery_destinations and its health.
 type destinationStatements struct {
 	byID, byLabel, ofOrganization, defaults, list, changed, sync statement
 	insert, update, pause, disable, resume                       statement
-	health, healthOf, resetHealth, resetHealthOf, secrets        statement
 	forceBreaker, closeBreaker, release, healthClosed            statement
+	health, healthOf, resetHealth, resetHealthOf                 statement
 }
 
 func buildDestinationStatements() destinationStatements {

@@ -7,12 +7,11 @@ import (
 
 	"github.com/go-jet/jet/v2/postgres"
 
-	"github.com/deliveryd/deliveryd/gen/db/model"
 	"github.com/deliveryd/deliveryd/gen/db/table"
 )
 
 func (s *destinationStatements) buildHealth() {
-	h, d, w := table.DestinationHealth, table.DeliveryDestinations, table.WebhookSecrets
+	h, d := table.DestinationHealth, table.DeliveryDestinations
 	s.health = prepare(h.SELECT(h.AllColumns).WHERE(h.DestinationID.EQ(intParam("id"))))
 	s.healthOf = prepare(postgres.SELECT(h.AllColumns).
 		FROM(h.INNER_JOIN(d, d.ID.EQ(h.DestinationID))).
@@ -22,10 +21,6 @@ func (s *destinationStatements) buildHealth() {
 	s.resetHealth = reset(h.DestinationID.EQ(intParam("id")))
 	s.resetHealthOf = reset(h.DestinationID.EQ(intParam("id")).AND(postgres.EXISTS(
 		d.SELECT(d.ID).WHERE(d.ID.EQ(h.DestinationID).AND(d.OrganizationID.EQ(textParam("organization")))))))
-	s.secrets = prepare(w.SELECT(w.AllColumns).
-		WHERE(w.DestinationID.EQ(intParam("id")).
-			AND(postgres.RawBool("is_active = 'true' and (expires_at is null or expires_at > now())"))).
-		ORDER_BY(w.IsPrimary.DESC(), w.CreatedAt.DESC(), w.ID).LIMIT(maxSecrets))
 }
 
 // healthy resets all that keeps a lane from sending; totals stay.
@@ -71,18 +66,4 @@ func (s *Store) HealthOf(ctx context.Context, organization string, destinations 
 
 func unknownHealth(id int32) Health {
 	return Health{DestinationID: id, Status: "healthy", LastCheckAt: time.Time{}, SuccessRate: "0", CircuitBreakerState: "closed", Metadata: "{}"}
-}
-
-// Secret is a row of webhook_secrets; SecretKey is sealed, or plain where another
-// program wrote it.
-type Secret = model.WebhookSecrets
-
-// maxSecrets bounds the signing secrets of a destination: a signature header has
-// one signature for each.
-const maxSecrets = 10
-
-// Secrets returns the signing secrets of a destination that may be used now,
-// primary first, then the newest.
-func (s *Store) Secrets(ctx context.Context, destinationID int32) ([]Secret, error) {
-	return all[Secret](ctx, s, "reading the signing secrets of a destination", s.sql.destination.secrets, values{"id": destinationID})
 }

@@ -198,8 +198,9 @@ func (s *Store) Record(ctx context.Context, o *Outcomes, keepCompleted bool) (Ap
 	var batch pgx.Batch
 	queueDelivered(&batch, o.Delivered, keepCompleted, applied.Delivered)
 	queueUndelivered(&batch, o.Daemon, o.Undelivered, applied.Undelivered)
-	queueHealth(&batch, o.Health)
+	// Before the destinations, whose rows a change of a secret locks second.
 	queueSecretUse(&batch, o.Secrets)
+	queueHealth(&batch, o.Health)
 	if batch.Len() == 0 {
 		return applied, nil
 	}

@@ -101,8 +101,13 @@ func now() postgres.TimestampzExpression { return postgres.RawTimestampz("now()"
 type statements struct {
 	destination destinationStatements
 	delivery    deliveryStatements
+	secret      secretStatements
+	audit       statement
 }
 
 func buildStatements() statements {
-	return statements{destination: buildDestinationStatements(), delivery: buildDeliveryStatements()}
+	return statements{
+		destination: buildDestinationStatements(), delivery: buildDeliveryStatements(),
+		secret: buildSecretStatements(), audit: buildListAudit(),
+	}
 }

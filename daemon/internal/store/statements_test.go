@@ -17,7 +17,7 @@ func hot() map[string]string {
 		"health": healthSQL, "usage": usageSQL, "secretUse": secretUseSQL, "renew": renewSQL, "live": daemonsSQL, "acquire": acquireSQL,
 		"release": releaseSQL, "releaseAll": releaseAllSQL, "sweepDaemons": sweepDaemonsSQL, "gone": goneSQL, "waiting": waitingSQL, "deadLetters": deadLettersSQL, "cancel": cancelSQL,
 		"replayOne": replayOneSQL, "replayMany": replayManySQL, "expire": expireSQL, "sweepKeys": sweepKeysSQL,
-		"sweepFinished": sweepFinishedSQL, "logPartitions": logPartitionsSQL, "strayDays": strayDaysSQL, "deleteOldLogs": deleteOldLogsSQL,
+		"sweepFinished": sweepFinishedSQL, "logPartitions": logPartitionsSQL, "strayDays": strayDaysSQL, "audit": auditSQL, "lockSecrets": lockSecretsSQL, "deleteOldLogs": deleteOldLogsSQL,
 	}
 }
 

@@ -12,6 +12,7 @@ package table
 func UseSchema(schema string) {
 	AlertWatch = AlertWatch.FromSchema(schema)
 	Alerts = Alerts.FromSchema(schema)
+	AuditLog = AuditLog.FromSchema(schema)
 	DeliveryDaemons = DeliveryDaemons.FromSchema(schema)
 	DeliveryDestinations = DeliveryDestinations.FromSchema(schema)
 	DeliveryLanes = DeliveryLanes.FromSchema(schema)
