@@ -106,6 +106,16 @@ func (w *webhook) header(d *transport.Delivery, a *attempt, token string) http.H
 	return h
 }
 
+// templateFor is the template, or a copy for the target of a redirect.
+func (w *webhook) templateFor(target *url.URL) *http.Request {
+	if target == w.url {
+		return w.template
+	}
+	r := *w.template
+	r.URL, r.Host = target, target.Host
+	return &r
+}
+
 // request copies the template.
 func (w *webhook) request(ctx context.Context, a *attempt, header http.Header, target *url.URL) (*http.Request, error) {
 	r := w.template.WithContext(httptrace.WithClientTrace(ctx, &a.trace))

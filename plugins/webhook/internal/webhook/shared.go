@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"sync"
 
+	"github.com/deliveryd/deliveryd/plugins/webhook/internal/direct"
 	"github.com/deliveryd/deliveryd/sdk/transport"
 )
 
@@ -28,36 +29,71 @@ type sharedClients struct {
 }
 
 type sharedClient struct {
-	transport *http.Transport
-	users     int
+	clients
+	users int
 }
 
-// client returns the connection pool of a destination, and what gives it back.
-func (s *sharedClients) client(in transport.Instance, c *Config) (client *http.Transport, release func(), err error) {
+// clients are the two ways on which requests go: net/http's, which can do
+// everything, and a direct one for what most deliveries are.
+type clients struct {
+	transport *http.Transport
+	direct    *direct.Client // nil where only net/http will do
+}
+
+func (c *clients) closeIdle() {
+	c.transport.CloseIdleConnections()
+	if c.direct != nil {
+		c.direct.CloseIdleConnections()
+	}
+}
+
+// newClients makes pools that keep up to idle connections to a host, all of them
+// no more than total.
+func newClients(in transport.Instance, c *Config, idle, total int) (clients, error) {
+	client, err := newClient(in, c)
+	if err != nil {
+		return clients{}, err
+	}
+	if idle > 0 {
+		client.MaxIdleConnsPerHost, client.MaxIdleConns = idle, total
+	}
+	if c.Proxy != "" || c.MaxConnections > 0 {
+		// A proxy has its own ways, and net/http must count all connections to bound them.
+		return clients{transport: client}, nil
+	}
+	return clients{transport: client, direct: &direct.Client{
+		Dial: client.DialContext, TLS: client.TLSClientConfig, HTTP2: c.HTTP2,
+		MaxIdlePerHost: client.MaxIdleConnsPerHost, MaxIdle: client.MaxIdleConns, IdleTimeout: client.IdleConnTimeout,
+		HandshakeTimeout: client.TLSHandshakeTimeout, MaxResponseHeader: client.MaxResponseHeaderBytes,
+	}}, nil
+}
+
+// client returns the connection pools of a destination, and what gives them back.
+func (s *sharedClients) client(in transport.Instance, c *Config) (_ clients, release func(), err error) {
 	if c.TLS != nil || c.Proxy != "" || c.MaxConnections > 0 {
-		client, err = newClient(in, c)
+		own, err := newClients(in, c, 0, 0)
 		if err != nil {
-			return nil, nil, err
+			return clients{}, nil, err
 		}
-		return client, client.CloseIdleConnections, nil
+		return own, own.closeIdle, nil
 	}
 	key := sharedKey{http2: c.HTTP2, egress: in.Egress.Fingerprint()}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	shared, ok := s.pool[key]
 	if !ok {
-		if client, err = newClient(in, c); err != nil {
-			return nil, nil, err
+		made, err := newClients(in, c, maxSharedIdle, 4*maxSharedIdle)
+		if err != nil {
+			return clients{}, nil, err
 		}
-		client.MaxIdleConnsPerHost, client.MaxIdleConns = maxSharedIdle, 4*maxSharedIdle
-		shared = &sharedClient{transport: client}
+		shared = &sharedClient{clients: made}
 		if s.pool == nil {
 			s.pool = map[sharedKey]*sharedClient{}
 		}
 		s.pool[key] = shared
 	}
 	shared.users++
-	return shared.transport, sync.OnceFunc(func() { s.release(key, shared) }), nil
+	return shared.clients, sync.OnceFunc(func() { s.release(key, shared) }), nil
 }
 
 func (s *sharedClients) release(key sharedKey, shared *sharedClient) {
@@ -65,6 +101,6 @@ func (s *sharedClients) release(key sharedKey, shared *sharedClient) {
 	defer s.mu.Unlock()
 	if shared.users--; shared.users == 0 {
 		delete(s.pool, key)
-		shared.transport.CloseIdleConnections()
+		shared.closeIdle()
 	}
 }

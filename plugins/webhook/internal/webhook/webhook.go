@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/deliveryd/deliveryd/plugins/webhook/internal/direct"
 	"github.com/deliveryd/deliveryd/sdk/schema"
 	"github.com/deliveryd/deliveryd/sdk/signature"
 	"github.com/deliveryd/deliveryd/sdk/transport"
@@ -55,7 +56,8 @@ type webhook struct {
 	credentials []string      // headers that must not reach another host
 	metadata    []metadataHeader
 	client      *http.Transport
-	release     func() // gives client back
+	direct      *direct.Client // nil: everything goes through client
+	release     func()         // gives client back
 	egress      dialer
 	signer      *signer
 	redact      *redactor
@@ -73,12 +75,13 @@ func open(in transport.Instance, c *Config, shared *pools) (*webhook, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, release, err := shared.clients.client(in, c)
+	clients, release, err := shared.clients.client(in, c)
 	if err != nil {
 		return nil, err
 	}
+	client := clients.transport
 	w := &webhook{
-		pools: shared, config: c, url: target, client: client, release: release, egress: in.Egress, signer: signer, redact: newRedactor(in.Secrets, c),
+		pools: shared, config: c, url: target, client: client, direct: clients.direct, release: release, egress: in.Egress, signer: signer, redact: newRedactor(in.Secrets, c),
 		metadata: metadataHeaders(c.MetadataHeaders), overrides: map[int]transport.Class{}, bodyTimeout: bodyTimeout,
 	}
 	for _, status := range c.PermanentStatuses {
@@ -163,11 +166,7 @@ func (w *webhook) send(ctx context.Context, d *transport.Delivery, a *attempt, t
 				return receipt, err
 			}
 		}
-		r, err := w.request(ctx, a, header, target)
-		if err != nil {
-			return receipt, transport.Transient(fmt.Errorf("reading the body: %w", err))
-		}
-		response, err := w.client.RoundTrip(r) //nolint:bodyclose // read closes it, for redirect and for answered
+		response, err := w.roundTrip(ctx, a, header, target) //nolint:bodyclose // read closes it, for redirect and for answered
 		if err != nil {
 			return receipt, failed(err, a.wrote.Load(), ctx.Err() != nil)
 		}
@@ -181,6 +180,25 @@ func (w *webhook) send(ctx context.Context, d *transport.Delivery, a *attempt, t
 		header, target = w.forHop(header, next), next
 		a.wrote.Store(false)
 	}
+}
+
+// roundTrip sends one request, directly where that is possible, and notes in a
+// whether all of it left.
+func (w *webhook) roundTrip(ctx context.Context, a *attempt, header http.Header, target *url.URL) (*http.Response, error) {
+	if w.direct != nil && a.file == nil && w.direct.Takes(target, len(a.bytes)) {
+		response, wrote, err := w.direct.Do(ctx, w.templateFor(target), header, a.bytes)
+		a.wrote.Store(wrote)
+		return response, err
+	}
+	r, err := w.request(ctx, a, header, target)
+	if err != nil {
+		return nil, fmt.Errorf("reading the body: %w", err)
+	}
+	response, err := w.client.RoundTrip(r)
+	if err == nil && w.direct != nil {
+		w.direct.Learn(target, response)
+	}
+	return response, err
 }
 
 // within applies the destination's own timeout where it ends before the
