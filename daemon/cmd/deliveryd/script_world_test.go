@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"io"
+	"mime"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -269,7 +270,11 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		Type string
 		Data json.RawMessage
 	}
-	if err != nil || r.verifier.Verify(req.Header, body) != nil || json.Unmarshal(body, &envelope) != nil {
+	_, params, disposition := mime.ParseMediaType(req.Header.Get("Content-Disposition"))
+	if disposition == nil { // a file as it is
+		envelope.Type, envelope.Data = params["filename"], body
+	}
+	if err != nil || r.verifier.Verify(req.Header, body) != nil || disposition != nil && json.Unmarshal(body, &envelope) != nil {
 		r.mu.Lock()
 		r.invalid++
 		r.mu.Unlock()

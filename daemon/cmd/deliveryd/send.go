@@ -20,7 +20,7 @@ type sendFlags struct {
 	eventType, data, metadata      string
 	priority                       int
 	at, key, correlation, expireAt string
-	file                           string
+	file, as, name, contentType    string
 }
 
 func newSend() *cobra.Command {
@@ -31,6 +31,7 @@ func newSend() *cobra.Command {
 		Example: `  deliveryd send --to billing --type order.created --data '{"order": 42}'
   deliveryd send --to default --type report.ready --data @report.json --key report-2026-01
   deliveryd send --to billing --type order.created --file orders.ndjson
+  deliveryd send --to archive --file report.csv
   jq '.order' order.json | deliveryd send --to billing --to audit --type order.created --data -`,
 	}
 	r := addRemote(cmd)
@@ -44,11 +45,19 @@ func newSend() *cobra.Command {
 	flags.StringVar(&f.expireAt, "expires-at", "", "not after this time, RFC 3339")
 	flags.StringVar(&f.key, "key", "", "idempotency key: repeated sends with it are one delivery")
 	flags.StringVar(&f.correlation, "correlation-id", "", "goes with the delivery into every log")
-	flags.StringVar(&f.file, "file", "", "submit each line of a file of JSON lines, - for standard input: a whole submission, or the data of one that the other flags describe")
+	flags.StringVar(&f.file, "file", "", "deliver a file as it is, as an artifact; or, where its name ends in .ndjson or .jsonl or is - for standard input, submit each of its lines: a whole submission, or the data of one that the other flags describe")
+	flags.StringVar(&f.as, "as", "", "take --file as an artifact or as lines, whatever its name")
+	flags.StringVar(&f.name, "name", "", "name of the artifact for its receivers (default: that of the file)")
+	flags.StringVar(&f.contentType, "content-type", "", "media type of the artifact (default: by the name's ending)")
 	cmd.MarkFlagsMutuallyExclusive("file", "data")
-	cmd.MarkFlagsMutuallyExclusive("file", "key") // one key for all lines would make one delivery of them
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if f.file != "" {
+		if err := f.checkFile(); err != nil {
+			return usageError{err}
+		}
+		switch {
+		case f.file != "" && f.isArtifact():
+			return f.sendArtifact(cmd, r)
+		case f.file != "":
 			return f.sendFile(cmd, r)
 		}
 		submission, err := f.submission(cmd.InOrStdin())

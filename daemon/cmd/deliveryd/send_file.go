@@ -199,6 +199,7 @@ type progress struct {
 	w     io.Writer
 	size  int64
 	start time.Time
+	unit  string // "MiB": of an upload; else of accepted lines
 
 	mu       sync.Mutex
 	bytes    int64
@@ -221,6 +222,13 @@ func (p *progress) read(n int) {
 	p.bytes += int64(n)
 }
 
+// Write counts and draws what is uploaded.
+func (p *progress) Write(b []byte) (int, error) {
+	p.read(len(b))
+	p.accept(0)
+	return len(b), nil
+}
+
 func (p *progress) accept(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -232,14 +240,19 @@ func (p *progress) accept(n int) {
 
 func (p *progress) draw() {
 	p.drawn = time.Now()
-	rate := float64(p.accepted) / max(time.Since(p.start).Seconds(), 0.001)
+	seconds := max(time.Since(p.start).Seconds(), 0.001)
 	bar := ""
 	if p.size > 0 {
 		const width = 30
 		full := int(min(int64(width), p.bytes*width/p.size))
 		bar = fmt.Sprintf("[%-*s] %3d %%  ", width, string(bytes.Repeat([]byte("="), full)), min(100, p.bytes*100/p.size))
 	}
-	_, _ = fmt.Fprintf(p.w, "\r%s%d accepted  %.0f/s ", bar, p.accepted, rate)
+	if p.unit != "" {
+		const mib = 1 << 20
+		_, _ = fmt.Fprintf(p.w, "\r%s%d %s  %.1f %s/s ", bar, p.bytes/mib, p.unit, float64(p.bytes)/mib/seconds, p.unit)
+		return
+	}
+	_, _ = fmt.Fprintf(p.w, "\r%s%d accepted  %.0f/s ", bar, p.accepted, float64(p.accepted)/seconds)
 }
 
 func (p *progress) done() {

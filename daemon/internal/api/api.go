@@ -88,6 +88,7 @@ type AuditFilter struct {
 // Services is what the API answers with.
 type Services struct {
 	Deliveries   Deliveries
+	Artifacts    Artifacts
 	Destinations Destinations
 	Secrets      Secrets
 	// Audit lists the audit log.
@@ -128,6 +129,7 @@ type API struct {
 	mux       *http.ServeMux
 	huma      huma.API
 	bodies    *bodies
+	uploads   chan struct{} // a slot each
 	keys      atomic.Pointer[Keys]
 	limits    atomic.Pointer[Limits]
 	services  atomic.Pointer[Services]
@@ -140,7 +142,7 @@ type API struct {
 
 // New returns an API that has no services yet: operations answer 503.
 func New(o Options) (*API, error) {
-	a := &API{log: o.Logger, mux: http.NewServeMux(), version: o.Version}
+	a := &API{log: o.Logger, mux: http.NewServeMux(), version: o.Version, uploads: make(chan struct{}, maxUploads)}
 	a.SetKeys(o.Keys)
 	a.SetLimits(o.Limits)
 	a.durations = prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -154,6 +156,7 @@ func New(o Options) (*API, error) {
 	a.huma = humago.New(a.mux, humaConfig(o.Version))
 	a.bodies = newBodies(a.huma.OpenAPI().Components.Schemas)
 	a.registerDeliveries()
+	a.registerArtifacts()
 	a.registerDestinations()
 	a.registerBreaker()
 	a.registerSecrets()

@@ -24,6 +24,7 @@ type operation struct {
 	errors           []int
 	body             reflect.Type // of the JSON body; nil: none
 	bodyOptional     bool
+	media            string // of a body that is a file; empty: none
 }
 
 // Scope is the input that every operation has.
@@ -60,7 +61,7 @@ func register[I, O any](a *API, op operation, handler func(context.Context, *Ser
 		}
 		return output, nil
 	})
-	if op.body != nil {
+	if op.body != nil || op.media != "" {
 		a.documentBody(op)
 	}
 }
@@ -68,14 +69,17 @@ func register[I, O any](a *API, op operation, handler func(context.Context, *Ser
 // documentBody tells the OpenAPI document of a body that huma does not read.
 // It works because huma looks for a body only while it registers.
 func (a *API) documentBody(op operation) {
-	registry := a.huma.OpenAPI().Components.Schemas
 	declared := a.huma.OpenAPI().Paths[op.path].Post
 	if op.method == http.MethodPatch {
 		declared = a.huma.OpenAPI().Paths[op.path].Patch
 	}
+	media, schema := op.media, binary()
+	if op.body != nil {
+		media, schema = "application/json", a.huma.OpenAPI().Components.Schemas.Schema(op.body, true, op.body.Name())
+	}
 	declared.RequestBody = &huma.RequestBody{
 		Required: !op.bodyOptional,
-		Content:  map[string]*huma.MediaType{"application/json": {Schema: registry.Schema(op.body, true, op.body.Name())}},
+		Content:  map[string]*huma.MediaType{media: {Schema: schema}},
 	}
 }
 

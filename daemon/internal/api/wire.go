@@ -25,7 +25,8 @@ type Submission struct {
 // Payload is what is delivered.
 type Payload struct {
 	Type     string          `json:"type" minLength:"1" maxLength:"255" example:"order.created" doc:"Kind of event"`
-	Data     json.RawMessage `json:"data" doc:"The event: any JSON value"`
+	Data     json.RawMessage `json:"data,omitempty" doc:"The event: any JSON value. This or artifact is needed"`
+	Artifact string          `json:"artifact,omitempty" maxLength:"255" example:"art_0198c5f26f3a7c3c9d5a2b1e4f607182" doc:"In place of data: the id of an uploaded artifact, which is delivered as it is"`
 	Metadata json.RawMessage `json:"metadata,omitempty" doc:"A JSON object that goes beside the event, for templates and headers"`
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/deliveryd/deliveryd/daemon/internal/api"
+	"github.com/deliveryd/deliveryd/daemon/internal/artifact"
 	"github.com/deliveryd/deliveryd/daemon/internal/check"
 	"github.com/deliveryd/deliveryd/daemon/internal/config"
 	"github.com/deliveryd/deliveryd/daemon/internal/delivery"
@@ -43,6 +44,7 @@ type daemon struct {
 	database  *database
 	store     *store.Store
 	host      *pluginhost.Host
+	artifacts *artifact.Service
 	notifier  *store.Notifier
 	directory *destination.Registry
 	service   *delivery.Service
@@ -122,6 +124,7 @@ func (d *daemon) start(ctx context.Context) error {
 		{"listening", d.startAPI},
 		{"opening the database", d.startDatabase},
 		{"migrating the database", d.migrate},
+		{"opening the store of artifacts", d.startArtifacts},
 		{"starting the plugins", d.startPlugins},
 		{"bringing the destinations up to date", d.startDestinations},
 		{"starting the engine", d.startEngine},
@@ -134,6 +137,7 @@ func (d *daemon) start(ctx context.Context) error {
 	}
 	d.api.Serve(&api.Services{
 		Deliveries:   deliveryService{d.service, d.store, d.directory},
+		Artifacts:    artifactService{d.artifacts},
 		Destinations: &destinationService{d.directory, d.engine.State, d.log.Logger},
 		Secrets:      secretService{d.directory, d.log.Logger},
 		Audit:        auditList(d.store),
@@ -266,7 +270,7 @@ func (d *daemon) startEngine(ctx context.Context) error {
 		DaemonID: "d-" + uuid.NewString(), Host: host, Version: d.o.Version,
 		Lease: lease.Config{TTL: d.cfg.Queue.Lease}, RenewEvery: d.cfg.Queue.Renew, DiscoverEvery: d.cfg.Queue.PollInterval,
 		KeepCompleted: d.cfg.Queue.KeepCompleted > 0, MaxPayload: int(d.cfg.Submit.MaxPayload),
-		Observer: newObserver(d.registry), Logger: d.log.Logger,
+		Artifacts: d.artifacts, Observer: newObserver(d.registry), Logger: d.log.Logger,
 	}, d.store, engineDestinations{d.directory}, d.host)
 	d.dispatching.Store(d.engine)
 	d.directory.OnChange(d.engine.DestinationChanged)
@@ -286,6 +290,7 @@ func (d *daemon) startEngine(ctx context.Context) error {
 		Store: d.store, Destinations: d.directory, Lanes: d.engine, Defaults: func() destination.Settings { return d.config().Defaults }, Logger: d.log.Logger,
 	})
 	group.Go(func() { checker.Run(background) })
+	group.Go(func() { d.artifacts.Run(background) })
 	if d.cfg.Queue.Wake == config.WakeNotify {
 		group.Go(func() { d.listen(background) })
 	}

@@ -34,7 +34,7 @@ func callerOf(c api.Caller) delivery.Caller {
 func requestOf(s *api.Submission) delivery.Request {
 	return delivery.Request{
 		Destinations: s.Destinations.List, Default: s.Destinations.Default,
-		Payload:  delivery.Payload{Type: s.Payload.Type, Data: s.Payload.Data, Metadata: s.Payload.Metadata},
+		Payload:  delivery.Payload{Type: s.Payload.Type, Data: s.Payload.Data, Artifact: s.Payload.Artifact, Metadata: s.Payload.Metadata},
 		Priority: s.Priority, ScheduledAt: s.ScheduledAt, ExpiresAt: s.ExpiresAt,
 		IdempotencyKey: s.IdempotencyKey, CorrelationID: s.CorrelationID,
 	}

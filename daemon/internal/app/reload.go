@@ -178,6 +178,7 @@ func fixed(old, next *config.Config) []string {
 		{"http.address", old.HTTP.Address, next.HTTP.Address},
 		{"http.tls (on or off)", old.HTTP.TLS.CertFile == "", next.HTTP.TLS.CertFile == ""},
 		{"log.format", old.Log.Format, next.Log.Format},
+		{"artifacts", old.Artifacts, next.Artifacts},
 		{"submit", submitLimits(old), submitLimits(next)},
 		{"queue.wake", old.Queue.Wake, next.Queue.Wake},
 		{"queue.poll_interval", old.Queue.PollInterval, next.Queue.PollInterval},

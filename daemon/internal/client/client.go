@@ -44,6 +44,8 @@ type Client struct {
 	token        secret.Value
 	organization string
 	http         *http.Client
+	// uploads has no bound of the whole request: a file takes as long as it takes.
+	uploads *http.Client
 }
 
 // New returns a client; it connects with the first request.
@@ -59,12 +61,13 @@ func New(o Options) (*Client, error) {
 	if o.Timeout <= 0 {
 		o.Timeout = time.Minute
 	}
+	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.ResponseHeaderTimeout = o.Timeout
 	return &Client{
 		base: base.Scheme + "://" + base.Host, token: o.Token, organization: o.Organization,
-		http: &http.Client{
-			Timeout:       o.Timeout,
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
+		http:    &http.Client{Timeout: o.Timeout, CheckRedirect: stay},
+		uploads: &http.Client{Transport: transport, CheckRedirect: stay},
 	}, nil
 }
 
@@ -249,7 +252,12 @@ func do[T any](ctx context.Context, c *Client, method, path string, query url.Va
 	if err != nil {
 		return nil, err
 	}
-	response, err := c.http.Do(request)
+	return answer[T](c, c.http, request)
+}
+
+// answer sends a request and reads its answer.
+func answer[T any](c *Client, by *http.Client, request *http.Request) (*T, error) {
+	response, err := by.Do(request)
 	if err != nil {
 		return nil, c.unreachable(err)
 	}
@@ -268,15 +276,45 @@ func do[T any](ctx context.Context, c *Client, method, path string, query url.Va
 	return answer, nil
 }
 
-func (c *Client) request(ctx context.Context, method, path string, query url.Values, body any) (*http.Request, error) {
-	var content io.Reader
-	if body != nil {
-		text, err := json.Marshal(body)
-		if err != nil {
-			return nil, fmt.Errorf("writing the request: %w", err)
-		}
-		content = bytes.NewReader(text)
+// Artifact is what is said of a file that is uploaded.
+type Artifact struct {
+	Name, ContentType string
+	Size              int64 // negative: not known
+}
+
+// Upload uploads a file.
+func (c *Client) Upload(ctx context.Context, a Artifact, body io.Reader) (*api.Artifact, error) {
+	query := url.Values{}
+	set(query, "name", a.Name)
+	request, err := c.send(ctx, http.MethodPost, "/v1/artifacts", query, io.NopCloser(body))
+	if err != nil {
+		return nil, err
 	}
+	request.ContentLength = a.Size
+	if a.Size == 0 {
+		request.Body = http.NoBody
+	}
+	request.Header.Set("Content-Type", a.ContentType)
+	return answer[api.Artifact](c, c.uploads, request)
+}
+
+func (c *Client) request(ctx context.Context, method, path string, query url.Values, body any) (*http.Request, error) {
+	if body == nil {
+		return c.send(ctx, method, path, query, nil)
+	}
+	text, err := json.Marshal(body)
+	if err != nil {
+		return nil, fmt.Errorf("writing the request: %w", err)
+	}
+	request, err := c.send(ctx, method, path, query, bytes.NewReader(text))
+	if err == nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	return request, err
+}
+
+// send makes a request for the organization that the client acts for.
+func (c *Client) send(ctx context.Context, method, path string, query url.Values, content io.Reader) (*http.Request, error) {
 	if c.organization != "" && path != "/v1/reload" && path != "/v1/plugins" {
 		if query == nil {
 			query = url.Values{}
@@ -293,9 +331,6 @@ func (c *Client) request(ctx context.Context, method, path string, query url.Val
 	}
 	request.Header.Set("Authorization", "Bearer "+c.token.Reveal())
 	request.Header.Set("Accept", "application/json")
-	if body != nil {
-		request.Header.Set("Content-Type", "application/json")
-	}
 	return request, nil
 }
 

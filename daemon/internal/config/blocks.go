@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/deliveryd/deliveryd/daemon/internal/artifact"
 	"github.com/deliveryd/deliveryd/daemon/internal/backoff"
 	"github.com/deliveryd/deliveryd/daemon/internal/breaker"
 	"github.com/deliveryd/deliveryd/daemon/internal/destination"
@@ -28,7 +29,8 @@ func newConfig(lookup func(string) (string, bool)) *Config {
 			DeadLetterRetention: 7 * day, LogRetention: 90 * day, Wake: WakeNotify, PollInterval: time.Second,
 			Lease: 15 * time.Second, Renew: 5 * time.Second, DrainTimeout: 30 * time.Second,
 		},
-		Submit: Submit{MaxPayload: 10 * MiB, MaxDestinations: 50, MaxBatch: 1000, IdempotencyRetention: day},
+		Submit:    Submit{MaxPayload: 10 * MiB, MaxDestinations: 50, MaxBatch: 1000, IdempotencyRetention: day},
+		Artifacts: Artifacts{MaxSize: 5 * GiB, Retention: day},
 	}
 }
 
@@ -57,7 +59,7 @@ func root() *block {
 	b := &block{open: func(parent any, _ []string) any { return parent }}
 	return b.with([]any{
 		databaseBlock(), pluginsBlock(), pluginBlock(), httpBlock(), logBlock(), encryptionBlock(),
-		apiKeyBlock(), egressBlock(), queueBlock(), submitBlock(), defaultsBlock(), destinationBlock(),
+		apiKeyBlock(), egressBlock(), queueBlock(), submitBlock(), artifactsBlock(), defaultsBlock(), destinationBlock(),
 	})
 }
 
@@ -198,6 +200,18 @@ func submitBlock() *block {
 		set("max_batch", func(s *Submit) *int { return &s.MaxBatch }, "The most deliveries in one batch request.", between(1, 10_000)),
 		set("idempotency_retention", func(s *Submit) *time.Duration { return &s.IdempotencyRetention },
 			"How long an idempotency key is remembered.", between(time.Minute, year)),
+	)
+}
+
+func artifactsBlock() *block {
+	return single("artifacts", func(c *Config) *Artifacts { return &c.Artifacts },
+		"Payloads too large for a queue row: files that `POST /v1/artifacts` and `deliveryd send --file` take.",
+		set("url", func(a *Artifacts) *string { return &a.URL },
+			"Bucket or folder that keeps them: `s3://bucket?region=eu-central-1` (credentials as the AWS SDK finds them; `endpoint=` and `use_path_style=true` for other makers), or `file:///folder`, which all daemons must share.",
+			restart(), unset("the database"), check(artifact.CheckURL)),
+		set("max_size", func(a *Artifacts) *Size { return &a.MaxSize }, "The most bytes of an artifact.", between(MiB, TiB), restart()),
+		set("retention", func(a *Artifacts) *time.Duration { return &a.Retention },
+			"How long an artifact is kept after its upload, and after the last delivery that needed it has ended.", between(time.Minute, year), restart()),
 	)
 }
 

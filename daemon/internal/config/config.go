@@ -43,6 +43,8 @@ type Config struct {
 	Queue Queue
 	// Submit limits what a producer may submit.
 	Submit Submit
+	// Artifacts is about payloads too large for a queue row.
+	Artifacts Artifacts
 	// Defaults are the settings that every destination starts from, complete.
 	Defaults destination.Settings
 	// Destinations holds the destination blocks in file order. Defaults to none.
@@ -231,6 +233,18 @@ type Submit struct {
 	MaxBatch int
 	// IdempotencyRetention is how long an idempotency key is remembered, 1m to 8,760h. Defaults to 24h.
 	IdempotencyRetention time.Duration
+}
+
+// Artifacts is about payloads too large for a queue row.
+type Artifacts struct {
+	// URL names a bucket or folder that keeps them: s3://bucket?region=..., or
+	// file:///folder. Defaults to the database.
+	URL string
+	// MaxSize is the most bytes of an artifact, 1 MiB to 1 TiB. Defaults to 5 GiB.
+	MaxSize Size
+	// Retention is how long an artifact is kept after its upload, and after the last
+	// delivery that needed it has ended, 1m to 8,760h. Defaults to 24h.
+	Retention time.Duration
 }
 
 // Destination is one destination block. Resolve fills in what depends on its plugin.

@@ -29,8 +29,11 @@ type Caller struct {
 type Payload struct {
 	// Type is the kind of event, 1 to 255 characters.
 	Type string
-	// Data is any JSON value.
+	// Data is any JSON value. Empty where Artifact is set.
 	Data json.RawMessage
+	// Artifact is the id of an artifact of the organization, which is delivered in
+	// place of data. Empty where Data is set.
+	Artifact string
 	// Metadata is a JSON object for templates and headers, or empty.
 	Metadata json.RawMessage
 }

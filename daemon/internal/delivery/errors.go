@@ -42,6 +42,8 @@ const (
 	CodeInvalidExpiry       Code = "invalid_expiry"
 	CodeIdempotencyConflict Code = "idempotency_conflict"
 	CodeInvalidCursor       Code = "invalid_cursor"
+	CodeUnknownArtifact     Code = "unknown_artifact"
+	CodeArtifactNotReady    Code = "artifact_not_ready"
 	CodeNotReplayable       Code = "not_replayable"
 	CodeNotCancellable      Code = "not_cancellable"
 )

@@ -78,6 +78,9 @@ func (s *Service) admit(ctx context.Context, caller Caller, r *Request) (*admiss
 	if err != nil {
 		return nil, err
 	}
+	if err := s.checkArtifact(ctx, caller.Organization, r.Payload.Artifact); err != nil {
+		return nil, err
+	}
 	payload, err := r.Payload.encode()
 	if err != nil {
 		return nil, err
@@ -117,6 +120,8 @@ func (s *Service) admit(ctx context.Context, caller Caller, r *Request) (*admiss
 // finish makes a caller's answer of what became of its submission.
 func (s *Service) finish(ctx context.Context, a *admission, o outcome) (Result, error) {
 	switch {
+	case errors.Is(o.err, store.ErrArtifact): // deleted since it was checked
+		return Result{}, unknownArtifact()
 	case errors.Is(o.err, store.ErrBadData):
 		// checkJSON should have found it first; the cause names no secret but may name
 		// a value, so it goes to the log and not to the caller.
@@ -250,6 +255,9 @@ func (r *Request) hash() []byte {
 	mustWrite(h, instant(r.ScheduledAt))
 	mustWrite(h, instant(r.ExpiresAt))
 	mustWrite(h, r.CorrelationID)
+	if r.Payload.Artifact != "" { // so that requests without one keep the hash that they had
+		mustWrite(h, r.Payload.Artifact)
+	}
 	return h.Sum(nil)
 }
 

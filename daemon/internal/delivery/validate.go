@@ -79,13 +79,18 @@ func checkText(field, text string) *Problem {
 
 func (l *Limits) checkPayload(p *Payload) *Problem {
 	if n := len(p.Type) + len(p.Data) + len(p.Metadata); n > l.MaxPayload {
-		return problem(CodePayloadTooLarge, "/payload", "is %d bytes long; at most %d are allowed", n, l.MaxPayload)
+		return problem(CodePayloadTooLarge, "/payload", "is %d bytes long; at most %d are allowed: upload what is larger with POST /v1/artifacts, and name its id in payload.artifact", n, l.MaxPayload)
 	}
-	if len(p.Data) == 0 {
-		return problem(CodeInvalidPayload, "/payload/data", "is missing; it must be a JSON value")
-	}
-	if found := checkJSON(p.Data, "/payload/data"); found != nil {
-		return found
+	switch {
+	case p.Artifact != "" && len(p.Data) > 0:
+		return problem(CodeInvalidPayload, "/payload/artifact", "stands beside data; a payload has one of the two")
+	case p.Artifact != "":
+	case len(p.Data) == 0:
+		return problem(CodeInvalidPayload, "/payload/data", "is missing; it must be a JSON value, or artifact the id of an uploaded file")
+	default:
+		if found := checkJSON(p.Data, "/payload/data"); found != nil {
+			return found
+		}
 	}
 	if len(p.Metadata) == 0 {
 		return nil
@@ -188,7 +193,8 @@ func contains(list []*destination.Destination, d *destination.Destination) bool 
 	return false
 }
 
-// encode makes the JSON that a row holds: {"type", "data", "metadata"}.
+// encode makes the JSON that a row holds: {"type", "data", "metadata"}, or with
+// "artifact" in place of "data".
 func (p *Payload) encode() (string, error) {
 	kind, err := json.Marshal(p.Type)
 	if err != nil {
@@ -198,8 +204,14 @@ func (p *Payload) encode() (string, error) {
 	b.Grow(len(kind) + len(p.Data) + len(p.Metadata) + 40)
 	b.WriteString(`{"type":`)
 	b.Write(kind)
-	b.WriteString(`,"data":`)
-	b.Write(p.Data)
+	if p.Artifact != "" {
+		b.WriteString(`,"artifact":"`)
+		b.WriteString(p.Artifact) // hexadecimal digits, as checkArtifact knows
+		b.WriteByte('"')
+	} else {
+		b.WriteString(`,"data":`)
+		b.Write(p.Data)
+	}
 	if len(p.Metadata) > 0 && string(bytes.TrimSpace(p.Metadata)) != "null" {
 		b.WriteString(`,"metadata":`)
 		b.Write(p.Metadata)

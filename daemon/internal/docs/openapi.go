@@ -115,7 +115,7 @@ func (d *openAPI) tags() []string {
 	slices.Sort(all)
 	all = slices.Compact(all)
 	// What most readers come for goes first; a tag that nobody thought of goes last.
-	first := []string{"Deliveries", "Destinations", "Daemon"}
+	first := []string{"Deliveries", "Artifacts", "Destinations", "Daemon"}
 	slices.SortStableFunc(all, func(a, b string) int {
 		return rank(first, a) - rank(first, b)
 	})

@@ -44,9 +44,11 @@ An error is RFC 9457: ` + "`application/problem+json`" + ` as in [Problem](#prob
 | 409 | ` + "`managed_by_config`" + ` | the configuration decides this: change the file and reload |
 | 409 | ` + "`last_secret`" + ` | without it nothing could be sent; ` + "`force=true`" + ` holds the deliveries until there is another |
 | 409 | ` + "`too_many_secrets`" + ` | 10 are usable already: revoke one |
-| 413 | ` + "`body_too_large`, `payload_too_large`" + ` | more than ` + "`http.max_body` or `submit.max_payload`" + ` |
+| 413 | ` + "`body_too_large`, `payload_too_large`, `artifact_too_large`" + ` | more than ` + "`http.max_body`, `submit.max_payload` or `artifacts.max_size`" + ` |
 | 415 | ` + "`unsupported_media_type`" + ` | send ` + "`Content-Type: application/json`" + ` |
 | 422 | ` + "`unknown_destination`, `destination_disabled`, `no_destination`, `no_default_destination`, `too_many_destinations`" + ` | nothing was queued for any destination |
+| 422 | ` + "`unknown_artifact`, `artifact_not_ready`" + ` | the organization has no such artifact, or its upload has not ended; nothing was queued |
+| 422 | ` + "`artifact_mismatch`" + ` | the upload differs from the size or digest that was announced; nothing was kept |
 | 422 | ` + "`invalid_payload`, `invalid_priority`, `invalid_schedule`, `invalid_expiry`" + ` | nothing was queued |
 | 422 | ` + "`invalid_configuration`" + ` | the reload was refused; ` + "`errors`" + ` has file, line and snippet of each mistake |
 | 422 | ` + "`destination_misconfigured`" + ` | the plugin refuses the destination's configuration |

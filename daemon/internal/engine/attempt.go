@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -51,15 +52,28 @@ func plainAttempt(outcome string) []byte {
 // object is delivery_logs.object_details: what was delivered, never its data.
 func object(it *item) []byte {
 	details := struct {
-		Type  string `json:"type,omitempty"`
-		Bytes int    `json:"bytes"`
-		Item  string `json:"item_id"`
-	}{it.kind, len(it.Payload), it.ID}
+		Type     string          `json:"type,omitempty"`
+		Bytes    int64           `json:"bytes"`
+		Item     string          `json:"item_id"`
+		Artifact *artifactObject `json:"artifact,omitempty"`
+	}{it.kind, int64(len(it.Payload)), it.ID, nil}
+	if a := it.artifact; a != nil {
+		details.Bytes = a.Size
+		details.Artifact = &artifactObject{a.ID, a.Name, a.ContentType, hex.EncodeToString(a.Sha256)}
+	}
 	text, err := json.Marshal(details)
 	if err != nil {
 		return []byte(`{}`)
 	}
 	return bytes.ReplaceAll(text, []byte(`\u0000`), []byte(`\ufffd`))
+}
+
+// artifactObject is what the log keeps of an artifact, which itself is deleted later.
+type artifactObject struct {
+	ID          string `json:"id"`
+	Name        string `json:"name"`
+	ContentType string `json:"content_type"`
+	SHA256      string `json:"sha256"`
 }
 
 // reference returns the peer's reference as the column can hold it.

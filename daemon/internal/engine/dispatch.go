@@ -165,6 +165,10 @@ func (e *Engine) ship(p *plugin, it *item) {
 
 // enqueue puts an item into the plugin's batch.
 func (e *Engine) enqueue(p *plugin, it *item) {
+	if it.streamed() {
+		e.upload(it)
+		return
+	}
 	if p.batch == nil {
 		p.batch = newCall(p)
 	}

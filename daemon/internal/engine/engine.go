@@ -18,9 +18,12 @@ package engine
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 
 	"github.com/deliveryd/deliveryd/daemon/internal/destination"
 	"github.com/deliveryd/deliveryd/daemon/internal/lease"
@@ -57,6 +60,7 @@ type Destinations interface {
 type Transports interface {
 	Describe(transport string) (*transportv1.DescribeResponse, error)
 	Deliver(ctx context.Context, transport string, req *transportv1.DeliverRequest, results func([]*transportv1.Result)) error
+	Upload(ctx context.Context, transport string, header *transportv1.UploadHeader, body io.Reader) (*transportv1.Result, error)
 }
 
 // Options are the engine's settings.
@@ -92,6 +96,8 @@ type Options struct {
 	// RecordEvery is how long a result may wait for company before it is recorded.
 	// Defaults to 5 ms.
 	RecordEvery time.Duration
+	// Artifacts reads the artifacts that rows refer to. Defaults to none: such rows wait.
+	Artifacts Artifacts
 	// Observer is told of what happens. Defaults to none.
 	Observer Observer
 	// Logger has no default.
@@ -154,6 +160,8 @@ type Engine struct {
 	done   chan struct{} // closed when Run returns
 	// fetches and loads bound how many payloads and destinations are read at once.
 	fetches, loads chan struct{}
+	// inlineBudget bounds the artifacts that are in memory for a batch.
+	inlineBudget *semaphore.Weighted
 
 	// Everything below belongs to the loop.
 	now        time.Time // of the current turn
@@ -164,6 +172,8 @@ type Engine struct {
 	hungry     laneQueue // lanes that want to read
 	timers     timerHeap
 	inFlight   map[string]*item
+	parked     []*item // attempts that wait for an upload to end
+	uploads    int     // at work
 	suspects   []*item // attempts that are to be marked before they begin
 	buffered   int
 	bytes      int64 // of payloads buffered and in flight
@@ -209,7 +219,7 @@ func New(o Options, queue Queue, destinations Destinations, transports Transport
 		events: make(chan func(), 256), hints: newHintBox(), stop: make(chan struct{}), done: make(chan struct{}),
 		machine: lease.New(o.DaemonID, o.Lease), lanes: map[int32]*lane{}, plugins: map[string]*plugin{},
 		ready: laneQueue{in: inReady}, hungry: laneQueue{in: inHungry},
-		fetches: make(chan struct{}, maxFetches), loads: make(chan struct{}, maxLoads),
+		fetches: make(chan struct{}, maxFetches), loads: make(chan struct{}, maxLoads), inlineBudget: semaphore.NewWeighted(maxUploads / 2 * maxInline),
 		inFlight: map[string]*item{}, wanted: map[int32]struct{}{}, touched: map[*lane]struct{}{},
 		rand: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), ctx: ctx, cancel: cancel,
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"strings"
 	"sync"
@@ -213,11 +214,18 @@ type fakeTransport struct {
 	gates    map[string]chan struct{}
 	running  map[string]int // by instance
 	highest  map[string]int
-	lost     int // so many items get no result
+	uploaded map[string]upload
+	// capabilities of the plugin. Defaults to batches of 32 and no uploads.
+	capabilities *transportv1.Capabilities
+	lost         int // so many items get no result
 }
 
 func (f *fakeTransport) Describe(string) (*transportv1.DescribeResponse, error) {
-	return &transportv1.DescribeResponse{Name: "fake", Capabilities: &transportv1.Capabilities{MaxBatch: 32}}, nil
+	capabilities := f.capabilities
+	if capabilities == nil {
+		capabilities = &transportv1.Capabilities{MaxBatch: 32}
+	}
+	return &transportv1.DescribeResponse{Name: "fake", Capabilities: capabilities}, nil
 }
 
 func (f *fakeTransport) Deliver(ctx context.Context, _ string, req *transportv1.DeliverRequest, results func([]*transportv1.Result)) error {
@@ -299,4 +307,25 @@ func failure(id string, class transportv1.Failure_Class, code string) *transport
 	return &transportv1.Result{Id: id, Outcome: &transportv1.Result_Failure{Failure: &transportv1.Failure{
 		Class: class, Code: code, Message: "as the test says", Excerpt: []byte("answer of " + strings.ToLower(code)),
 	}}}
+}
+
+// Upload takes the body of an item whole.
+func (f *fakeTransport) Upload(ctx context.Context, _ string, header *transportv1.UploadHeader, body io.Reader) (*transportv1.Result, error) {
+	content, err := io.ReadAll(body)
+	if err != nil {
+		return nil, fmt.Errorf("reading the body: %w", err)
+	}
+	f.mu.Lock()
+	if f.uploaded == nil {
+		f.uploaded = map[string]upload{}
+	}
+	f.uploaded[header.GetItem().GetId()] = upload{header.GetItem(), content}
+	f.mu.Unlock()
+	return f.attempt(ctx, header.GetItem(), header.GetInstance()), nil
+}
+
+// upload is what came by one.
+type upload struct {
+	item *transportv1.Item
+	body []byte
 }

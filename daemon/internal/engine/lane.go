@@ -25,8 +25,9 @@ type item struct {
 	ticket   breaker.Ticket
 	started  time.Time
 	marked   bool
-	cost     int64  // bytes that it is accounted with
-	kind     string // the event's type, once the request was built
+	cost     int64           // bytes that it is accounted with
+	kind     string          // the event's type, once the request was built
+	artifact *store.Artifact // once an upload has found it
 }
 
 // instance is one generation of a destination's configuration, opened in a plugin.
@@ -72,6 +73,7 @@ type lane struct {
 	levels   [priorities]level
 	queued   int // rows in all queues
 	inFlight int
+	uploads  int   // of those in flight
 	bytes    int64 // in flight
 	known    map[string]*item
 	// settled are rows that were recorded while a read was under way: the read may

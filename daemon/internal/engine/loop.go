@@ -53,6 +53,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		case <-stop:
 			stop = nil
 			e.stopping = true
+			e.startUploads() // what waits for room is not begun
 			e.log.Info("engine stops: nothing new is started", "in_flight", len(e.inFlight), "unrecorded", len(e.pending)+e.unrecorded)
 		}
 	}

@@ -59,6 +59,7 @@ func (e *Engine) renewed(sent time.Time, got store.Lease) {
 		e.lost("the database says that others have lanes of this daemon: was its clock stepped?", e.machine.Missing(got.Lanes))
 		e.giveBackLanes(e.machine.Strays(got.Lanes))
 	}
+	e.startUploads() // what waits for room on a lane that is not ours any more waits in vain
 	if first {
 		e.discover()
 	}

@@ -24,9 +24,15 @@ var (
 	// ErrBadData is wrapped where PostgreSQL refused a value (for example a JSON
 	// text that jsonb cannot hold): trying again is no use.
 	ErrBadData = errors.New("value refused by the database")
+	// ErrArtifact is wrapped where a queue row names an artifact that its
+	// organization does not have, or whose upload has not ended. It matches ErrBadData.
+	ErrArtifact = fmt.Errorf("%w: no such artifact", ErrBadData)
 	// ErrConflict is wrapped where a unique constraint was hit.
 	ErrConflict = errors.New("already exists")
 )
+
+// artifactConstraint is what the trigger of that name says is violated.
+const artifactConstraint = "delivery_queue_artifact"
 
 // wrap interprets a database error, here and nowhere else.
 func wrap(doing string, err error) error {
@@ -43,6 +49,9 @@ func wrap(doing string, err error) error {
 	if errors.As(err, &pg) {
 		if movedPartition(pg) {
 			return fmt.Errorf("%s: %w: %w", doing, ErrUnavailable, err)
+		}
+		if pg.ConstraintName == artifactConstraint {
+			return fmt.Errorf("%s: %w: %w", doing, ErrArtifact, err)
 		}
 		return fmt.Errorf("%s: %w: %w", doing, sentinel(pg.Code), err)
 	}

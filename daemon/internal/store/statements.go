@@ -101,6 +101,7 @@ func now() postgres.TimestampzExpression { return postgres.RawTimestampz("now()"
 type statements struct {
 	destination destinationStatements
 	delivery    deliveryStatements
+	artifact    artifactStatements
 	secret      secretStatements
 	audit       statement
 }
@@ -108,6 +109,6 @@ type statements struct {
 func buildStatements() statements {
 	return statements{
 		destination: buildDestinationStatements(), delivery: buildDeliveryStatements(),
-		secret: buildSecretStatements(), audit: buildListAudit(),
+		secret: buildSecretStatements(), audit: buildListAudit(), artifact: buildArtifactStatements(),
 	}
 }

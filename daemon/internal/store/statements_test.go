@@ -18,6 +18,10 @@ func hot() map[string]string {
 		"release": releaseSQL, "releaseAll": releaseAllSQL, "sweepDaemons": sweepDaemonsSQL, "gone": goneSQL, "waiting": waitingSQL, "deadLetters": deadLettersSQL, "cancel": cancelSQL,
 		"replayOne": replayOneSQL, "replayMany": replayManySQL, "expire": expireSQL, "sweepKeys": sweepKeysSQL,
 		"sweepFinished": sweepFinishedSQL, "logPartitions": logPartitionsSQL, "strayDays": strayDaysSQL, "audit": auditSQL, "lockSecrets": lockSecretsSQL, "deleteOldLogs": deleteOldLogsSQL,
+		"createArtifact": createArtifactSQL, "appendChunk": appendChunkSQL, "renewUpload": renewUploadSQL, "finishArtifact": finishArtifactSQL,
+		"abandonArtifact": abandonArtifactSQL, "artifactChunk": artifactChunkSQL, "sweepLock": sweepLockSQL, "released": releasedSQL,
+		"releaseArtifacts": releaseArtifactsSQL, "expiredArtifacts": expiredSQL, "condemn": condemnSQL, "condemned": condemnedSQL,
+		"deleteChunks": deleteChunksSQL, "deleteArtifact": deleteArtifactSQL,
 	}
 }
 

@@ -36,14 +36,23 @@ type Store struct {
 	// relaxed does not wait for the disk at commit: for lease renewal, marks and
 	// whatever a crash may undo. Submissions and outcomes never use it.
 	relaxed *pgxpool.Pool
+	// bulk moves the chunks of artifacts: megabytes a statement, which must not take
+	// the connections of submissions, outcomes and the lease. Like relaxed, it does
+	// not wait for the disk.
+	bulk    *pgxpool.Pool
 	url     string
 	pooler  bool
 	timeout time.Duration
 	sql     statements
 }
 
-// relaxedShare is the part of the connections that the relaxed pool may take.
-const relaxedShare = 4
+const (
+	// relaxedShare is the part of the connections that the relaxed pool may take.
+	relaxedShare = 4
+	// bulkShare is the part that the bulk pool may take; it opens none before the
+	// first artifact. Two are enough: one reads or writes 100 MiB/s and more.
+	bulkShare = 10
+)
 
 // Open connects lazily: a server that is down is not an error here.
 func Open(ctx context.Context, o Options) (*Store, error) {
@@ -53,7 +62,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if o.StatementTimeout <= 0 {
 		o.StatementTimeout = 30 * time.Second
 	}
-	durable, err := openPool(ctx, o, max(2, o.MaxConns-o.MaxConns/relaxedShare), "on")
+	durable, err := openPool(ctx, o, max(2, o.MaxConns-o.MaxConns/relaxedShare-o.MaxConns/bulkShare), "on")
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +71,13 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		durable.Close()
 		return nil, err
 	}
-	return &Store{durable: durable, relaxed: relaxed, url: o.URL, pooler: o.Pooler, timeout: o.StatementTimeout, sql: buildStatements()}, nil
+	bulk, err := openPool(ctx, o, max(2, o.MaxConns/bulkShare), "off")
+	if err != nil {
+		relaxed.Close()
+		durable.Close()
+		return nil, err
+	}
+	return &Store{durable: durable, relaxed: relaxed, bulk: bulk, url: o.URL, pooler: o.Pooler, timeout: o.StatementTimeout, sql: buildStatements()}, nil
 }
 
 func openPool(ctx context.Context, o Options, conns int32, synchronousCommit string) (*pgxpool.Pool, error) {
@@ -101,6 +116,7 @@ func newPool(ctx context.Context, cfg *pgxpool.Config) (*pgxpool.Pool, error) {
 
 // Close waits for running statements and closes all connections.
 func (s *Store) Close() {
+	s.bulk.Close()
 	s.relaxed.Close()
 	s.durable.Close()
 }

@@ -12,6 +12,9 @@ package table
 func UseSchema(schema string) {
 	AlertWatch = AlertWatch.FromSchema(schema)
 	Alerts = Alerts.FromSchema(schema)
+	ArtifactChunks = ArtifactChunks.FromSchema(schema)
+	ArtifactReferences = ArtifactReferences.FromSchema(schema)
+	Artifacts = Artifacts.FromSchema(schema)
 	AuditLog = AuditLog.FromSchema(schema)
 	DeliveryDaemons = DeliveryDaemons.FromSchema(schema)
 	DeliveryDestinations = DeliveryDestinations.FromSchema(schema)

@@ -1,0 +1,46 @@
+package artifact
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+)
+
+// verified vouches for what it read at its end.
+type verified struct {
+	io.ReadCloser
+	hash hash.Hash
+	left int64
+	want []byte
+	err  error
+}
+
+// Read implements io.Reader.
+func (v *verified) Read(p []byte) (int, error) {
+	if v.err != nil {
+		return 0, v.err
+	}
+	n, err := v.ReadCloser.Read(p)
+	v.hash.Write(p[:n])
+	if v.left -= int64(n); v.left < 0 {
+		v.err = fmt.Errorf("%w: it is longer than it was", ErrDamaged)
+		return 0, v.err
+	}
+	if errors.Is(err, io.EOF) {
+		err = v.verdict()
+	}
+	v.err = err
+	return n, err
+}
+
+func (v *verified) verdict() error {
+	if v.left > 0 {
+		return fmt.Errorf("%w: %d bytes are missing", ErrDamaged, v.left)
+	}
+	if !bytes.Equal(v.hash.Sum(nil), v.want) {
+		return fmt.Errorf("%w: its SHA-256 is not what it was", ErrDamaged)
+	}
+	return io.EOF
+}
