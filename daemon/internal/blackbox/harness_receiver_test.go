@@ -72,6 +72,10 @@ func newReceiver(t *testing.T, work time.Duration) *receiver {
 // ServeHTTP implements http.Handler.
 func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	now := time.Now()
+	if req.Method != http.MethodPost {
+		w.WriteHeader(http.StatusMethodNotAllowed) // an active check of the connection delivers nothing
+		return
+	}
 	body, err := io.ReadAll(io.LimitReader(req.Body, 1<<20))
 	if err != nil {
 		return // its sender was killed before all of it was sent
