@@ -46,10 +46,13 @@ func (d *closedOnce) Open(ctx context.Context, dest *destination.Destination) (*
 	return d.fakeDestinations.Open(ctx, dest)
 }
 
-func (f *fixture) run(queue engine.Queue, destinations engine.Destinations) *engine.Engine {
+func (f *fixture) run(queue engine.Queue, destinations engine.Destinations, change ...func(*engine.Options)) *engine.Engine {
 	f.t.Helper()
 	o := engine.Options{DaemonID: uuid.NewString(), Logger: slog.New(slog.NewTextHandler(f.t.Output(), nil))}
 	shortLease(&o)
+	for _, c := range change {
+		c(&o)
+	}
 	e := engine.New(o, queue, destinations, f.fake)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})

@@ -151,6 +151,7 @@ func (e *Engine) record(o *store.Outcomes) store.Applied {
 		if errors.Is(err, store.ErrBadData) {
 			return e.recordSingly(o)
 		}
+		o.Again = true // the answer may be all that failed
 		pause(e.ctx, min(recordRetry<<min(attempt, 4), 4*time.Second))
 	}
 }
@@ -226,8 +227,11 @@ func (e *Engine) recorded(batch []outcomeOf, applied store.Applied, took time.Du
 }
 
 func (o *outcomeOf) late(attempt []byte) store.LateAttempt {
-	it := o.it
-	return store.LateAttempt{DeliveryID: it.DeliveryID, DestinationID: it.DestinationID, CreatedAt: it.CreatedAt, Attempt: attempt}
+	return store.LateAttempt{Log: logKey(o.it), Attempt: attempt}
+}
+
+func logKey(it *item) store.LogKey {
+	return store.LogKey{DeliveryID: it.DeliveryID, DestinationID: it.DestinationID, CreatedAt: it.CreatedAt}
 }
 
 // logLate puts attempts on record whose outcome came too late to count.

@@ -39,7 +39,7 @@ func tooLargeReason(length, limit int) string {
 // refuse makes a row that was read a dead letter without an attempt.
 func (e *Engine) refuse(it *item, reason string) {
 	e.settleLater(outcomeOf{it: it, undelivered: &store.Undelivered{
-		ID: it.ID, AttemptCount: it.AttemptCount, Object: object(it), Dead: true, Reason: reason,
+		ID: it.ID, Log: logKey(it), AttemptCount: it.AttemptCount, Object: object(it), Dead: true, Reason: reason,
 	}})
 }
 

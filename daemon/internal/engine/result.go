@@ -37,7 +37,7 @@ func (e *Engine) finish(it *item, r *transportv1.Result, pluginDied bool) {
 		return
 	}
 	e.settleLater(outcomeOf{it: it, secrets: r.GetUsedSecrets(), undelivered: &store.Undelivered{
-		ID: it.ID, AttemptCount: it.AttemptCount, Attempt: encodeAttempt(log, failure.GetExcerpt()), Object: object(it),
+		ID: it.ID, Log: logKey(it), AttemptCount: it.AttemptCount, Attempt: encodeAttempt(log, failure.GetExcerpt()), Object: object(it),
 		Dead: d.Action == outcome.DeadLetter, Burn: burn(d), After: max(0, d.NextRetryAt.Sub(e.now)), Reason: d.Reason,
 		Resume: r.GetResume(),
 	}})
@@ -48,7 +48,7 @@ func (e *Engine) delivered(it *item, r *transportv1.Result, log *attempt) {
 	log.Status = success.GetStatus()
 	it.lane.used++
 	e.settleLater(outcomeOf{it: it, secrets: r.GetUsedSecrets(), delivered: &store.Delivered{
-		ID: it.ID, AttemptCount: it.AttemptCount, Attempt: encodeAttempt(log, success.GetExcerpt()), Object: object(it),
+		ID: it.ID, Log: logKey(it), AttemptCount: it.AttemptCount, Attempt: encodeAttempt(log, success.GetExcerpt()), Object: object(it),
 		Reference: reference(success), Details: details(success),
 	}})
 }

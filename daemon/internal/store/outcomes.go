@@ -7,9 +7,17 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
+// LogKey names a row of delivery_logs.
+type LogKey struct {
+	DeliveryID    string
+	DestinationID int32
+	CreatedAt     time.Time
+}
+
 // Delivered is the outcome of an item that arrived.
 type Delivered struct {
 	ID           string
+	Log          LogKey
 	AttemptCount int32 // as read: the fence
 	Attempt      []byte
 	Object       []byte // object_details
@@ -20,6 +28,7 @@ type Delivered struct {
 // Undelivered is the outcome of an attempt that did not end in a delivery.
 type Undelivered struct {
 	ID           string
+	Log          LogKey
 	AttemptCount int32  // as read: the fence
 	Attempt      []byte // nil: no attempt was made (expired, refused)
 	Object       []byte
@@ -64,6 +73,12 @@ type Outcomes struct {
 	Undelivered []Undelivered
 	Health      []HealthRow // at most one a destination
 	Secrets     []SecretUse // at most one a secret
+	// Again says that an earlier try to record them may have been committed.
+	Again bool
+}
+
+func newApplied(o *Outcomes) Applied {
+	return Applied{Delivered: make(map[string]struct{}, len(o.Delivered)), Undelivered: make(map[string]time.Time, len(o.Undelivered))}
 }
 
 // Applied tells what became of a batch of outcomes. An id that is in neither map
@@ -194,18 +209,28 @@ from unnest($1::text[], $2::int[]) as x(id, n) where s.id = x.id and s.id in (se
 func (s *Store) Record(ctx context.Context, o *Outcomes, keepCompleted bool) (Applied, error) {
 	ctx, cancel := s.deadline(ctx)
 	defer cancel()
-	applied := Applied{Delivered: make(map[string]struct{}, len(o.Delivered)), Undelivered: make(map[string]time.Time, len(o.Undelivered))}
+	if o.Again {
+		return s.recordAgain(ctx, o, keepCompleted)
+	}
+	batch, applied := outcomesBatch(o, keepCompleted)
+	if batch.Len() == 0 {
+		return applied, nil
+	}
+	err := s.durable.SendBatch(ctx, batch).Close()
+	return applied, wrap("recording outcomes", err)
+}
+
+// outcomesBatch returns the statements that record outcomes, and what they will
+// tell.
+func outcomesBatch(o *Outcomes, keepCompleted bool) (*pgx.Batch, Applied) {
+	applied := newApplied(o)
 	var batch pgx.Batch
 	queueDelivered(&batch, o.Delivered, keepCompleted, applied.Delivered)
 	queueUndelivered(&batch, o.Daemon, o.Undelivered, applied.Undelivered)
 	// Before the destinations, whose rows a change of a secret locks second.
 	queueSecretUse(&batch, o.Secrets)
 	queueHealth(&batch, o.Health)
-	if batch.Len() == 0 {
-		return applied, nil
-	}
-	err := s.durable.SendBatch(ctx, &batch).Close()
-	return applied, wrap("recording outcomes", err)
+	return &batch, applied
 }
 
 func queueDelivered(batch *pgx.Batch, outcomes []Delivered, keep bool, applied map[string]struct{}) {
@@ -297,10 +322,8 @@ func queueSecretUse(batch *pgx.Batch, uses []SecretUse) {
 
 // LateAttempt is an attempt whose outcome was fenced off.
 type LateAttempt struct {
-	DeliveryID    string
-	DestinationID int32
-	CreatedAt     time.Time
-	Attempt       []byte // an attempts array with this one
+	Log     LogKey
+	Attempt []byte // an attempts array with this one
 }
 
 // logLateSQL leaves out attempts that are in the log: the outcome was applied
@@ -319,7 +342,7 @@ func (s *Store) LogLate(ctx context.Context, late []LateAttempt) error {
 	delivery, attempt, destination, created := make([]string, n), make([]string, n), make([]int32, n), make([]time.Time, n)
 	for i := range late {
 		l := &late[i]
-		delivery[i], destination[i], created[i], attempt[i] = l.DeliveryID, l.DestinationID, l.CreatedAt, string(l.Attempt)
+		delivery[i], destination[i], created[i], attempt[i] = l.Log.DeliveryID, l.Log.DestinationID, l.Log.CreatedAt, string(l.Attempt)
 	}
 	_, err := s.relaxed.Exec(ctx, logLateSQL, delivery, destination, created, attempt)
 	return wrap("logging late attempts", err)

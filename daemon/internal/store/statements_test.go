@@ -13,7 +13,7 @@ func hot() map[string]string {
 	return map[string]string{
 		"insertItems": insertItemsSQL, "claimKeys": claimKeysSQL, "insertKeyedItems": insertKeyedItemsSQL, "readKey": readKeySQL,
 		"readReady": readReadySQL, "payload": payloadSQL, "discover": discoverSQL, "mark": markSQL,
-		"deliveredDelete": deliveredDeleteSQL, "deliveredKeep": deliveredKeepSQL, "undelivered": undeliveredSQL,
+		"deliveredDelete": deliveredDeleteSQL, "deliveredKeep": deliveredKeepSQL, "undelivered": undeliveredSQL, "logged": loggedSQL,
 		"health": healthSQL, "usage": usageSQL, "secretUse": secretUseSQL, "renew": renewSQL, "live": daemonsSQL, "acquire": acquireSQL,
 		"release": releaseSQL, "releaseAll": releaseAllSQL, "sweepDaemons": sweepDaemonsSQL, "gone": goneSQL, "waiting": waitingSQL, "deadLetters": deadLettersSQL, "cancel": cancelSQL,
 		"replayOne": replayOneSQL, "replayMany": replayManySQL, "expire": expireSQL, "sweepKeys": sweepKeysSQL,
