@@ -2,6 +2,8 @@
 # which sdk/proto/buf.gen.yaml names.
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 BUF           := github.com/bufbuild/buf/cmd/buf@v1.75.0
+# The S3 server that plugins/s3 is tested against.
+VERSITYGW     := github.com/versity/versitygw/cmd/versitygw@v1.8.0
 
 # Debian packages, each with a program, or a file, by which its presence is told. The server is what running needs; the tests run
 # against real servers, too.
@@ -26,7 +28,7 @@ BENCHFLAGS ?=
 ROUNDS    ?= 50
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint generate check-generated bench chaos fuzz deps server-deps clean build/pgrun
+.PHONY: help build demo test lint generate check-generated bench chaos fuzz deps server-deps clean build/pgrun build/tools/versitygw
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,7 +47,11 @@ demo: server-deps build ## real deliveries from end to end on this machine, in u
 build/pgrun:
 	@go build -o $@ ./daemon/internal/pglocal/pgtest/pgrun
 
-test: deps build/pgrun ## all tests with the race detector, against a real PostgreSQL
+# Tests that find it missing make it themselves.
+build/tools/versitygw:
+	@.ci/tool $@ $(VERSITYGW)
+
+test: deps build/pgrun build/tools/versitygw ## all tests with the race detector, against a real PostgreSQL
 	build/pgrun go test -race -timeout 10m $(TESTFLAGS) $(PKG)
 
 lint: ## house rules, static analysis, formatting
@@ -68,7 +74,7 @@ bench: server-deps build ## rate, CPU by process, latency, beside a peer (BENCHF
 	go build -o build/deliverybench ./daemon/cmd/deliverybench
 	build/deliverybench $(BENCHFLAGS)
 
-chaos: deps build/pgrun ## the fault tests (TestFault...), ROUNDS times as often as in "make test"
+chaos: deps build/pgrun build/tools/versitygw ## the fault tests (TestFault...), ROUNDS times as often as in "make test"
 	DELIVERYD_FAULT_ROUNDS=$(ROUNDS) build/pgrun go test -race -count=1 -timeout 60m -run '^TestFault' $(TESTFLAGS) $(PKG)
 
 fuzz: ## every fuzz test for FUZZTIME each

@@ -14,12 +14,17 @@ import (
 // of the loopback interface. Every request with a body counts as a delivery.
 // Its Address is http://127.0.0.1:<port>.
 func NewHTTPPeer() (Peer, error) {
+	return newHTTPPeer(func(p http.Handler) http.Handler { return p })
+}
+
+// newHTTPPeer lets wrap dress what the peer answers.
+func newHTTPPeer(wrap func(http.Handler) http.Handler) (Peer, error) {
 	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("listening for the plugin: %w", err)
 	}
 	p := &httpPeer{address: "http://" + listener.Addr().String(), released: make(chan struct{})}
-	p.server = &http.Server{Handler: p, ConnState: func(_ net.Conn, state http.ConnState) {
+	p.server = &http.Server{Handler: wrap(p), ConnState: func(_ net.Conn, state http.ConnState) {
 		if state == http.StateNew {
 			p.connections.Add(1)
 		}

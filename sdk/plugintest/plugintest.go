@@ -28,6 +28,9 @@ type Peer = conformance.Peer
 // NewHTTPPeer makes a Peer for transports that deliver by HTTP.
 func NewHTTPPeer() (Peer, error) { return conformance.NewHTTPPeer() }
 
+// NewS3Peer makes a Peer for transports that write objects by S3.
+func NewS3Peer() (Peer, error) { return conformance.NewS3Peer() }
+
 // Run checks every promise that applies to target, each in a subtest with its
 // own process. It does not run them in parallel: some measure time.
 func Run(t *testing.T, target Target) {

@@ -26,6 +26,7 @@ type pluginTest struct {
 const (
 	peerNone = "none"
 	peerHTTP = "http"
+	peerS3   = "s3"
 )
 
 func newPluginTest() *cobra.Command {
@@ -43,7 +44,7 @@ func newPluginTest() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.settings, "settings", "{}", "config {} of a destination as JSON; @FILE reads a file, - standard input")
-	flags.StringVar(&f.peer, "peer", peerNone, "server to play for the plugin: http or none")
+	flags.StringVar(&f.peer, "peer", peerNone, "server to play for the plugin: http, s3 or none")
 	flags.StringArrayVar(&f.cases, "case", nil, "run this case only, repeatable; an unknown one lists all")
 	flags.StringArrayVar(&f.secrets, "secret", nil, "signing secret, as the daemon would keep it; repeatable")
 	flags.StringArrayVar(&f.allow, "allow", nil, "network that may be dialled although it is not public, repeatable (default the loopback networks)")
@@ -70,12 +71,14 @@ func (f *pluginTest) target(binary string, stdin io.Reader) (conformance.Target,
 	switch f.peer {
 	case peerHTTP:
 		target.Peer = conformance.NewHTTPPeer
+	case peerS3:
+		target.Peer = conformance.NewS3Peer
 	case peerNone:
 		if strings.Contains(target.Config, "{{peer}}") {
 			return target, errors.New("--settings has {{peer}}, but there is none: add --peer http")
 		}
 	default:
-		return target, fmt.Errorf("--peer %q: want %s or %s", f.peer, peerHTTP, peerNone)
+		return target, fmt.Errorf("--peer %q: want %s, %s or %s", f.peer, peerHTTP, peerS3, peerNone)
 	}
 	known := map[string]bool{}
 	var names []string

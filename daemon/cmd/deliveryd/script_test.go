@@ -31,6 +31,7 @@ func testMain(m *testing.M) int {
 	for output, source := range map[string]string{
 		"deliveryd":                           ".",
 		"plugins/deliveryd-transport-webhook": "../../../plugins/webhook",
+		"plugins/deliveryd-transport-s3":      "../../../plugins/s3",
 	} {
 		build := exec.Command("go", "build", "-ldflags", "-X main.version=v1.2.3-test", "-o", filepath.Join(dir, output), source)
 		build.Stderr = os.Stderr

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"log/slog"
+	"os"
 
 	"github.com/deliveryd/deliveryd/daemon/internal/api"
 	"github.com/deliveryd/deliveryd/daemon/internal/config"
@@ -30,9 +31,21 @@ func pluginOptions(cfg *config.Config) map[string]pluginhost.PluginOptions {
 	for _, p := range cfg.PluginSettings {
 		all[p.Name] = pluginhost.PluginOptions{
 			SHA256: p.SHA256, AutoMTLS: &p.AutoMTLS, User: p.User, MemoryMax: int64(p.MemoryMax), LogLevel: p.LogLevel,
+			Env: environment(p.Environment),
 		}
 	}
 	return all
+}
+
+// environment gives the named variables that are set.
+func environment(names []string) map[string]string {
+	set := make(map[string]string, len(names))
+	for _, name := range names {
+		if value, ok := os.LookupEnv(name); ok {
+			set[name] = value
+		}
+	}
+	return set
 }
 
 func egressPolicy(cfg *config.Config) *transportv1.EgressPolicy {

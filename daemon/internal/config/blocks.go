@@ -34,7 +34,7 @@ func newConfig(lookup func(string) (string, bool)) *Config {
 	}
 }
 
-func newPlugin() *Plugin { return &Plugin{AutoMTLS: true, LogLevel: "info"} }
+func newPlugin() *Plugin { return &Plugin{AutoMTLS: true, LogLevel: "info", Environment: []string{}} }
 
 func defaultPluginDirectory() string {
 	executable, err := os.Executable()
@@ -107,6 +107,8 @@ func pluginBlock() *block {
 			"Bounds the memory of the process; `\"0B\"` means no bound.", between(32*MiB, 1*TiB), zeroIs(0, "no bound")),
 		set("log_level", func(p *Plugin) *string { return &p.LogLevel },
 			"Least level of the plugin's log lines that is kept.", oneOf("debug", "info", "warn", "error")),
+		set("environment", func(p *Plugin) *[]string { return &p.Environment },
+			"Names of variables of the daemon's environment that the plugin gets as well, where they are set. Every destination of the plugin can use them.", unset("none"), check(checkVariable)),
 	)
 	b.joins = true
 	return b

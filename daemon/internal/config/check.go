@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -30,6 +31,7 @@ const (
 var (
 	transportName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,49}$`)
 	sha256Digest  = regexp.MustCompile(`^[0-9a-fA-F]{64}$`)
+	variableName  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 	hostName      = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*\.?$`)
 )
 
@@ -120,6 +122,18 @@ func checkListenAddress(address string) error {
 	}
 	if _, err := netip.ParseAddr(host); err != nil && !hostName.MatchString(host) {
 		return fmt.Errorf("%s is neither an IP address nor a host name", shown(host))
+	}
+	return nil
+}
+
+// checkVariable accepts the name of an environment variable that the daemon does
+// not set for a plugin itself.
+func checkVariable(name string) error {
+	if !variableName.MatchString(name) {
+		return fmt.Errorf("%s is not the name of an environment variable; want letters, digits and '_'", shown(name))
+	}
+	if strings.HasPrefix(name, "PLUGIN_") || slices.Contains([]string{"DELIVERYD_PLUGIN", "PATH", "TMPDIR", "HOME"}, name) {
+		return fmt.Errorf("%s is set by the daemon", name)
 	}
 	return nil
 }

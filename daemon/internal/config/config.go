@@ -104,6 +104,9 @@ type Plugin struct {
 	// LogLevel is the least level of the plugin's log lines that is kept:
 	// debug, info, warn or error. Defaults to "info".
 	LogLevel string
+	// Environment names variables of the daemon's environment that the plugin
+	// gets beside the fixed few. Defaults to none.
+	Environment []string
 	// Source is where the block is.
 	Source Range
 }

@@ -78,6 +78,8 @@ func TestFindings(t *testing.T) {
 		{"lease and renew", "queue { lease = \"6s\" }", []finding{{"3:9", []string{"queue.renew is 5s, queue.lease is 6s"}}}},
 		{"listen address", `http { address = "8080" }`, []finding{{"3:18", []string{`"8080" is not host:port`}}}},
 		{"port", `http { address = "h:99999" }`, []finding{{"3:18", []string{`"99999" is not a port`}}}},
+		{"variable", `plugin "x" { environment = ["AWS_PROFILE", "A=B"] }`, []finding{{"3:44", []string{`"A=B" is not the name`}}}},
+		{"variable of the daemon", `plugin "x" { environment = ["HOME"] }`, []finding{{"3:29", []string{"set by the daemon"}}}},
 		{"digest", `plugin "x" { sha256 = "abc" }`, []finding{{"3:23", []string{"64 hexadecimal digits"}}}},
 		{"role", "api_key \"k\" {\n  organization = \"o\"\n  role = \"prodcer\"\n  token = env(\"TOKEN\")\n}", []finding{{"5:10", []string{`"prodcer" is not a role`, `Did you mean "producer"?`}}}},
 		{"producer of all", "api_key \"k\" {\n  organization = \"*\"\n  role = \"producer\"\n  token = env(\"TOKEN\")\n}", []finding{{"4:3", []string{"A producer submits for one organization"}}}},

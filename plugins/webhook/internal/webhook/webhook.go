@@ -19,6 +19,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/deliveryd/deliveryd/plugins/webhook/internal/direct"
+	"github.com/deliveryd/deliveryd/sdk/envelope"
 	"github.com/deliveryd/deliveryd/sdk/schema"
 	"github.com/deliveryd/deliveryd/sdk/signature"
 	"github.com/deliveryd/deliveryd/sdk/transport"
@@ -137,7 +138,7 @@ func (w *webhook) compose(a *attempt, d *transport.Delivery) error {
 		a.bytes = append(a.bytes, d.Data...)
 		a.contentType = contentType(d.ContentType)
 	} else {
-		a.bytes = appendEnvelope(a.bytes, d)
+		a.bytes = envelope.Append(a.bytes, d)
 	}
 	if w.config.Compression == gzipped {
 		if err := w.pools.compress(a); err != nil {

@@ -18,6 +18,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/deliveryd/deliveryd/sdk/egress"
+	"github.com/deliveryd/deliveryd/sdk/envelope"
 	"github.com/deliveryd/deliveryd/sdk/signature"
 	"github.com/deliveryd/deliveryd/sdk/transport"
 )
@@ -238,7 +239,7 @@ func TestEnvelopeIsJSONWhateverGoesIn(t *testing.T) {
 			t.Fatal(err)
 		}
 		d.Data = encoded
-		var envelope struct {
+		var got struct {
 			ID, Type       string
 			Timestamp      time.Time
 			OrganizationID string `json:"organization_id"`
@@ -247,21 +248,21 @@ func TestEnvelopeIsJSONWhateverGoesIn(t *testing.T) {
 			ContentType    string `json:"data_content_type"`
 			Metadata       map[string]any
 		}
-		body := appendEnvelope(nil, d)
-		if err := json.Unmarshal(body, &envelope); err != nil {
+		body := envelope.Append(nil, d)
+		if err := json.Unmarshal(body, &got); err != nil {
 			t.Fatalf("%v: %s", err, body)
 		}
-		if envelope.ID != d.ID || envelope.Type != d.Type || envelope.OrganizationID != d.OrganizationID || !envelope.Timestamp.Equal(d.CreatedAt) || envelope.Metadata == nil {
+		if got.ID != d.ID || got.Type != d.Type || got.OrganizationID != d.OrganizationID || !got.Timestamp.Equal(d.CreatedAt) || got.Metadata == nil {
 			t.Fatalf("%+v became %s", d, body)
 		}
-		if isJSON(d.ContentType) {
-			if len(envelope.Data) != len(payload) {
-				t.Fatalf("data became %v", envelope.Data)
+		if envelope.IsJSON(d.ContentType) {
+			if len(got.Data) != len(payload) {
+				t.Fatalf("data became %v", got.Data)
 			}
 			return
 		}
-		if string(envelope.Base64) != string(encoded) || envelope.ContentType != d.ContentType {
-			t.Fatalf("content became %q of type %q", envelope.Base64, envelope.ContentType)
+		if string(got.Base64) != string(encoded) || got.ContentType != d.ContentType {
+			t.Fatalf("content became %q of type %q", got.Base64, got.ContentType)
 		}
 	})
 }

@@ -1,4 +1,9 @@
-package webhook
+// Package envelope is the JSON object in which a delivery travels where its
+// receiver gets one body: id, type, timestamp, organization_id, data, metadata.
+// Every transport that sends it sends the same bytes for the same delivery.
+//
+// It must never change the bytes of data: a receiver may hold a digest of them.
+package envelope
 
 import (
 	"encoding/base64"
@@ -9,9 +14,9 @@ import (
 	"github.com/deliveryd/deliveryd/sdk/transport"
 )
 
-// appendEnvelope appends the JSON body. data and metadata are JSON already and
+// Append appends the envelope of d to dst. data and metadata are JSON already and
 // go in byte for byte; other content goes in as data_base64, as in CloudEvents.
-func appendEnvelope(dst []byte, d *transport.Delivery) []byte {
+func Append(dst []byte, d *transport.Delivery) []byte {
 	dst = append(dst, `{"id":`...)
 	dst = appendString(dst, d.ID)
 	dst = append(dst, `,"type":`...)
@@ -21,7 +26,7 @@ func appendEnvelope(dst []byte, d *transport.Delivery) []byte {
 	dst = append(dst, `","organization_id":`...)
 	dst = appendString(dst, d.OrganizationID)
 	switch {
-	case !isJSON(d.ContentType):
+	case !IsJSON(d.ContentType):
 		dst = append(dst, `,"data_content_type":`...)
 		dst = appendString(dst, d.ContentType)
 		dst = append(dst, `,"data_base64":"`...)
@@ -41,7 +46,8 @@ func appendEnvelope(dst []byte, d *transport.Delivery) []byte {
 	return append(dst, '}')
 }
 
-func isJSON(contentType string) bool {
+// IsJSON says whether a body of this content type is JSON (RFC 8259, RFC 6839).
+func IsJSON(contentType string) bool {
 	if contentType == "application/json" {
 		return true
 	}

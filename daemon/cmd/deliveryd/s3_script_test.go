@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/deliveryd/deliveryd/daemon/internal/pglocal/pgtest"
+	"github.com/deliveryd/deliveryd/internal/versitygw"
+)
+
+type gatewayKey struct{}
+
+// TestS3Scripts runs a daemon with the s3 transport and a real S3 server: every
+// file in testdata/s3.
+func TestS3Scripts(t *testing.T) {
+	t.Parallel()
+	server, err := versitygw.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Stop)
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/s3",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			if err := os.Chmod(filepath.Dir(env.WorkDir), 0o711); err != nil {
+				return err
+			}
+			env.Setenv("PATH", binaries+string(os.PathListSeparator)+os.Getenv("PATH"))
+			env.Setenv("PLUGINS", filepath.Join(binaries, "plugins"))
+			env.Setenv("HOME", env.WorkDir)
+			env.Setenv("XDG_CACHE_HOME", filepath.Join(env.WorkDir, "cache"))
+			env.Setenv("ENCRYPTION_KEY", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
+			env.Setenv("DATABASE_URL", pgtest.New(t).URL)
+			env.Setenv("S3_URL", server.URL)
+			env.Values[worldKey{}] = &world{daemons: map[string]*process{}, receivers: map[string]*receiver{}, http: &http.Client{Timeout: 20 * time.Second}}
+			env.Values[gatewayKey{}] = server
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"daemon":   daemonCommand,
+			"await":    awaitCommand,
+			"http":     httpCommand,
+			"freeport": freePortCommand,
+			"bucket":   bucketCommand,
+		},
+	})
+}
+
+// bucketCommand makes and looks into buckets:
+//
+//	bucket create NAME
+//	bucket await NAME KEY     until an object's key matches; its content goes to object.out
+func bucketCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: bucket create|await NAME ...")
+	}
+	server, ctx := ts.Value(gatewayKey{}).(*versitygw.Server), context.Background()
+	switch args[0] {
+	case "create":
+		ts.Check(server.CreateBucket(ctx, args[1]))
+	case "await":
+		wanted, err := regexp.Compile(args[2])
+		ts.Check(err)
+		key := ""
+		poll(ts, "an object "+args[2], func() bool {
+			listed, err := server.Client().ListObjectsV2(ctx, &s3.ListObjectsV2Input{Bucket: &args[1]})
+			ts.Check(err)
+			for _, object := range listed.Contents {
+				if wanted.MatchString(*object.Key) {
+					key = *object.Key
+				}
+			}
+			return key != ""
+		})
+		out, err := server.Client().GetObject(ctx, &s3.GetObjectInput{Bucket: &args[1], Key: &key})
+		ts.Check(err)
+		file, err := os.Create(ts.MkAbs("object.out"))
+		ts.Check(err)
+		_, err = file.ReadFrom(out.Body)
+		ts.Check(err)
+		ts.Check(out.Body.Close())
+		ts.Check(file.Close())
+	default:
+		ts.Fatalf("no subcommand %q", args[0])
+	}
+}
