@@ -13,7 +13,7 @@ PYTHON_PACKAGES := python3-grpcio=/usr/lib/python3/dist-packages/grpc/__init__.p
   python3-protobuf=/usr/lib/python3/dist-packages/google/protobuf/__init__.py \
   python3-cryptography=/usr/lib/python3/dist-packages/cryptography/__init__.py \
   protobuf-compiler=protoc protobuf-compiler-grpc=grpc_python_plugin libprotobuf-dev=/usr/include/google/protobuf/duration.proto
-TEST_PACKAGES   := $(SERVER_PACKAGES) pgbouncer=pgbouncer nodejs=node npm=npm faketime=faketime $(PYTHON_PACKAGES)
+TEST_PACKAGES   := $(SERVER_PACKAGES) openssh-server=sshd openssh-client=ssh-keygen pgbouncer=pgbouncer nodejs=node npm=npm faketime=faketime $(PYTHON_PACKAGES)
 
 VERSION ?= $(or $(shell git describe --tags --always --dirty 2>/dev/null),dev)
 # Static and without paths of the machine that built them: a binary runs on any Linux, and two builds are alike.

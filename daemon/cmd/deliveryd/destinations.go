@@ -116,12 +116,18 @@ func newDestinationsTest() *cobra.Command {
 
 func printTest(w io.Writer, result *api.TestResult) error {
 	rows := make([][]string, len(result.Steps))
+	failed := ""
 	for i, step := range result.Steps {
-		verdict := "ok"
+		verdict, detail := "ok", step.Detail
 		if !step.OK {
-			verdict = "FAILED"
+			verdict, detail = "FAILED", step.Code
+			failed = printable(step.Name + ": " + step.Error) // whole, below: a table cuts
 		}
-		rows[i] = []string{step.Name, verdict, fmt.Sprintf("%d ms", step.DurationMS), step.Detail}
+		rows[i] = []string{step.Name, verdict, fmt.Sprintf("%d ms", step.DurationMS), detail}
 	}
-	return table(w, []string{"STEP", "RESULT", "TOOK", "DETAIL"}, rows)
+	if err := table(w, []string{"STEP", "RESULT", "TOOK", "DETAIL"}, rows); err != nil || failed == "" {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "\n%s\n", failed)
+	return err
 }

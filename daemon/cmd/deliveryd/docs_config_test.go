@@ -2,8 +2,11 @@ package main
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
+	"encoding/pem"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,7 +29,7 @@ func environmentOf(t *testing.T, text string) []string {
 		t.Fatal(err)
 	}
 	digest := sha256.Sum256(webhook)
-	variables := []string{"PATH=" + os.Getenv("PATH"), "XDG_CACHE_HOME=" + t.TempDir(), "DELIVERYD_PLUGINS=" + filepath.Join(binaries, "plugins")}
+	variables := []string{"PATH=" + os.Getenv("PATH"), "XDG_CACHE_HOME=" + t.TempDir(), "DELIVERYD_PLUGINS=" + filepath.Join(binaries, transports)}
 	for i, match := range environment.FindAllStringSubmatch(text, -1) {
 		name, value := match[1], ""
 		switch {
@@ -42,6 +45,12 @@ func environmentOf(t *testing.T, text string) []string {
 			value = hex.EncodeToString(digest[:])
 		case strings.HasSuffix(name, "_KEY"):
 			value = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+		case strings.HasSuffix(name, "_KEY_PEM"):
+			der, err := x509.MarshalPKCS8PrivateKey(ed25519.NewKeyFromSeed(digest[:]))
+			if err != nil {
+				t.Fatal(err)
+			}
+			value = string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 		case strings.HasSuffix(name, "_RECEIVER"):
 			value = "https://your.endpoint.example/hook"
 		default:

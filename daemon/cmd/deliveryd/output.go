@@ -38,7 +38,19 @@ const maxCell = 100
 
 // oneLine makes text fit for one cell of a table on a terminal.
 func oneLine(text string) string {
-	text = strings.Map(func(r rune) rune {
+	if text == "" {
+		return "-"
+	}
+	text = printable(text)
+	if runes := []rune(text); len(runes) > maxCell {
+		return string(runes[:maxCell-1]) + "…"
+	}
+	return text
+}
+
+// printable makes what others wrote one line without what a terminal obeys.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
 		if unicode.IsSpace(r) {
 			return ' '
 		}
@@ -47,13 +59,6 @@ func oneLine(text string) string {
 		}
 		return r
 	}, text)
-	if text == "" {
-		return "-"
-	}
-	if runes := []rune(text); len(runes) > maxCell {
-		return string(runes[:maxCell-1]) + "…"
-	}
-	return text
 }
 
 // when prints a time for people, in their zone.

@@ -7,7 +7,6 @@ import (
 	"io"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -188,14 +187,4 @@ func (f *pluginTest) report(out io.Writer, r conformance.Result) error {
 		}
 	}
 	return nil
-}
-
-// printable is text without what a terminal obeys.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) || r == ' ' {
-			return r
-		}
-		return '?'
-	}, text)
 }

@@ -10,11 +10,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
-
-	"github.com/deliveryd/deliveryd/daemon/internal/pglocal/pgtest"
 )
 
 // TestPluginScripts builds the plugins of examples/plugins as their README says
@@ -33,24 +30,12 @@ func TestPluginScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
-			// The host refuses a plugin that somebody else could have written.
-			for _, directory := range []string{filepath.Dir(env.WorkDir), env.WorkDir} {
-				if err := os.Chmod(directory, 0o711); err != nil {
-					return err
-				}
+			if err := inhabit(t, env); err != nil {
+				return err
 			}
-			env.Setenv("PATH", binaries+string(os.PathListSeparator)+os.Getenv("PATH"))
 			env.Setenv("EXAMPLES", built)
 			env.Setenv("ROOT", filepath.Dir(filepath.Dir(examples)))
 			env.Setenv("PLUGINS", filepath.Join(env.WorkDir, "plugins"))
-			env.Setenv("HOME", env.WorkDir)
-			env.Setenv("XDG_CACHE_HOME", filepath.Join(env.WorkDir, "cache"))
-			env.Setenv("ENCRYPTION_KEY", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
-			env.Setenv("DATABASE_URL", pgtest.New(t).URL)
-			env.Values[worldKey{}] = &world{
-				daemons: map[string]*process{}, receivers: map[string]*receiver{},
-				http: &http.Client{Timeout: 20 * time.Second},
-			}
 			env.Values[topicKey{}] = &topic{}
 			return nil
 		},

@@ -2,17 +2,14 @@ package main
 
 import (
 	"context"
-	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
 	"testing"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/deliveryd/deliveryd/daemon/internal/pglocal/pgtest"
 	"github.com/deliveryd/deliveryd/internal/versitygw"
 )
 
@@ -32,17 +29,11 @@ func TestS3Scripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
-			if err := os.Chmod(filepath.Dir(env.WorkDir), 0o711); err != nil {
+			if err := inhabit(t, env); err != nil {
 				return err
 			}
-			env.Setenv("PATH", binaries+string(os.PathListSeparator)+os.Getenv("PATH"))
-			env.Setenv("PLUGINS", filepath.Join(binaries, "plugins"))
-			env.Setenv("HOME", env.WorkDir)
-			env.Setenv("XDG_CACHE_HOME", filepath.Join(env.WorkDir, "cache"))
-			env.Setenv("ENCRYPTION_KEY", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
-			env.Setenv("DATABASE_URL", pgtest.New(t).URL)
+			env.Setenv("PLUGINS", filepath.Join(binaries, transports))
 			env.Setenv("S3_URL", server.URL)
-			env.Values[worldKey{}] = &world{daemons: map[string]*process{}, receivers: map[string]*receiver{}, http: &http.Client{Timeout: 20 * time.Second}}
 			env.Values[gatewayKey{}] = server
 			return nil
 		},

@@ -18,6 +18,9 @@ import (
 // shipped, built once for all scripts.
 var binaries string
 
+// transports is the directory below binaries with every transport that is shipped.
+const transports = "transports"
+
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
 func testMain(m *testing.M) int {
@@ -28,11 +31,21 @@ func testMain(m *testing.M) int {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	binaries = dir
-	for output, source := range map[string]string{
+	sources := map[string]string{
 		"deliveryd":                           ".",
 		"plugins/deliveryd-transport-webhook": "../../../plugins/webhook",
-		"plugins/deliveryd-transport-s3":      "../../../plugins/s3",
-	} {
+	}
+	shipped, err := filepath.Glob("../../../plugins/*")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	for _, source := range shipped {
+		if name := filepath.Base(source); name != "sink" {
+			sources[transports+"/deliveryd-transport-"+name] = source
+		}
+	}
+	for output, source := range sources {
 		build := exec.Command("go", "build", "-ldflags", "-X main.version=v1.2.3-test", "-o", filepath.Join(dir, output), source)
 		build.Stderr = os.Stderr
 		if err := build.Run(); err != nil {
@@ -51,26 +64,15 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
-			// PostgreSQL does not run as root, so it has to come through here as
-			// somebody else.
-			if err := os.Chmod(filepath.Dir(env.WorkDir), 0o711); err != nil {
+			if err := inhabit(t, env); err != nil {
 				return err
 			}
-			env.Setenv("PATH", binaries+string(os.PathListSeparator)+os.Getenv("PATH"))
 			env.Setenv("PLUGINS", filepath.Join(binaries, "plugins"))
 			docs, err := filepath.Abs(filepath.Join(repository, "docs"))
 			if err != nil {
 				return err
 			}
 			env.Setenv("DOCS", docs)
-			env.Setenv("HOME", env.WorkDir)
-			env.Setenv("XDG_CACHE_HOME", filepath.Join(env.WorkDir, "cache"))
-			env.Setenv("ENCRYPTION_KEY", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
-			env.Setenv("DATABASE_URL", pgtest.New(t).URL)
-			env.Values[worldKey{}] = &world{
-				daemons: map[string]*process{}, receivers: map[string]*receiver{},
-				http: &http.Client{Timeout: 20 * time.Second},
-			}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -82,4 +84,26 @@ func TestScripts(t *testing.T) {
 			"systemd":  systemdCommand,
 		},
 	})
+}
+
+// inhabit gives a script its world: the program, a database, a home.
+func inhabit(t *testing.T, env *testscript.Env) error {
+	// The host refuses a plugin that somebody else could have written, and
+	// PostgreSQL does not run as root, so it has to come through here as somebody
+	// else.
+	for _, directory := range []string{filepath.Dir(env.WorkDir), env.WorkDir} {
+		if err := os.Chmod(directory, 0o711); err != nil {
+			return err
+		}
+	}
+	env.Setenv("PATH", binaries+string(os.PathListSeparator)+os.Getenv("PATH"))
+	env.Setenv("HOME", env.WorkDir)
+	env.Setenv("XDG_CACHE_HOME", filepath.Join(env.WorkDir, "cache"))
+	env.Setenv("ENCRYPTION_KEY", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
+	env.Setenv("DATABASE_URL", pgtest.New(t).URL)
+	env.Values[worldKey{}] = &world{
+		daemons: map[string]*process{}, receivers: map[string]*receiver{},
+		http: &http.Client{Timeout: 20 * time.Second},
+	}
+	return nil
 }

@@ -243,6 +243,8 @@ type TestStep struct {
 	OK         bool   `json:"ok"`
 	DurationMS int64  `json:"duration_ms"`
 	Detail     string `json:"detail,omitempty"`
+	Code       string `json:"code,omitempty" doc:"Of a failed step: stable and scoped to the transport" example:"tcp.refused"`
+	Error      string `json:"error,omitempty" doc:"Why the step failed"`
 }
 
 // ReloadReport is what reading the configuration again changed.

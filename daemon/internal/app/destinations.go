@@ -97,9 +97,11 @@ func (s *destinationService) Test(ctx context.Context, caller api.Caller, ref st
 	result := &api.TestResult{OK: len(answer.GetSteps()) > 0, Steps: []api.TestStep{}}
 	for _, step := range answer.GetSteps() {
 		result.OK = result.OK && step.GetOk()
-		result.Steps = append(result.Steps, api.TestStep{
-			Name: step.GetName(), OK: step.GetOk(), DurationMS: step.GetTook().AsDuration().Milliseconds(), Detail: step.GetDetail(),
-		})
+		one := api.TestStep{Name: step.GetName(), OK: step.GetOk(), DurationMS: step.GetTook().AsDuration().Milliseconds(), Detail: step.GetDetail()}
+		if f := step.GetFailure(); f != nil {
+			one.Code, one.Error = f.GetCode(), f.GetMessage()
+		}
+		result.Steps = append(result.Steps, one)
 	}
 	return result, nil
 }

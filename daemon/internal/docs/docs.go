@@ -1,6 +1,7 @@
 // Package docs writes the reference documentation that follows from the code:
-// docs/api.md from the API's OpenAPI document. (docs/configuration.md comes from
-// package config.) What it writes depends on the code alone, so that
+// docs/api.md from the API's OpenAPI document, docs/transports.md from what the
+// shipped plugins say of themselves. (docs/configuration.md comes from package
+// config.) What it writes depends on the code alone, so that
 // `make check-generated` can tell when a page is stale.
 //
 // It must never describe anything that the document does not hold, except for

@@ -82,7 +82,7 @@ func (w *webhook) tryDNS(ctx context.Context) (string, error) {
 	var blocked error
 	texts := make([]string, len(addresses))
 	for i, address := range addresses {
-		texts[i] = address.String()
+		texts[i] = address.Unmap().String()
 		if err := w.egress.Check(host, address); err != nil && blocked == nil {
 			blocked = err
 		} else if err == nil {
