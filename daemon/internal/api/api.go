@@ -90,6 +90,7 @@ type Services struct {
 	Deliveries   Deliveries
 	Artifacts    Artifacts
 	Destinations Destinations
+	Alerts       Alerts
 	Secrets      Secrets
 	// Audit lists the audit log.
 	Audit func(ctx context.Context, caller Caller, filter AuditFilter) (*AuditPage, error)
@@ -159,6 +160,7 @@ func New(o Options) (*API, error) {
 	a.registerArtifacts()
 	a.registerDestinations()
 	a.registerBreaker()
+	a.registerAlerts()
 	a.registerSecrets()
 	a.registerAudit()
 	a.registerLifecycle()

@@ -130,6 +130,23 @@ func (f fakeDestinations) Test(_ context.Context, c Caller, ref string) (*TestRe
 	return &TestResult{OK: true}, f.called(c)
 }
 
+type fakeAlerts struct{ *fake }
+
+func (f fakeAlerts) List(_ context.Context, c Caller, filter AlertFilter) ([]Alert, error) {
+	f.ref = fmt.Sprintf("%+v", filter)
+	return nil, f.called(c)
+}
+
+func (f fakeAlerts) Acknowledge(_ context.Context, c Caller, id string) (*Alert, error) {
+	f.ref = "acknowledge " + id
+	return &Alert{ID: id, Status: "acknowledged"}, f.called(c)
+}
+
+func (f fakeAlerts) Resolve(_ context.Context, c Caller, id string) (*Alert, error) {
+	f.ref = "resolve " + id
+	return &Alert{ID: id, Status: "resolved"}, f.called(c)
+}
+
 func (f fakeDestinations) Lanes(_ context.Context, c Caller) ([]Lane, error) { return nil, f.called(c) }
 
 const (
@@ -174,6 +191,7 @@ func newTestAPI(t testing.TB, f *fake) *API {
 				lists
 			}{f, fakeLists{f}},
 			Destinations: fakeDestinations{f},
+			Alerts:       fakeAlerts{f},
 			Secrets:      fakeSecrets{f},
 			Audit: func(_ context.Context, c Caller, filter AuditFilter) (*AuditPage, error) {
 				f.audit = filter

@@ -11,6 +11,8 @@ const (
 	operateDeliveries   permission = "cancel or replay deliveries"
 	readDestinations    permission = "read destinations"
 	operateDestinations permission = "pause, resume, enable, disable or test destinations"
+	readAlerts          permission = "read alerts"
+	operateAlerts       permission = "acknowledge or resolve alerts"
 	readLanes           permission = "read lanes"
 	readMetrics         permission = "read metrics"
 	readPlugins         permission = "read plugins"
@@ -30,9 +32,9 @@ func permissions(p permission) []Role {
 		return []Role{Admin, Producer}
 	case readDeliveries, readDestinations:
 		return []Role{Admin, Operator, Producer, Viewer}
-	case operateDeliveries, operateDestinations:
+	case operateDeliveries, operateDestinations, operateAlerts:
 		return []Role{Admin, Operator}
-	case readLanes, readMetrics, readPlugins, readSecrets:
+	case readAlerts, readLanes, readMetrics, readPlugins, readSecrets:
 		return []Role{Admin, Operator, Viewer}
 	case reloadConfig, manageDestinations, manageSecrets, readAudit, rotateKeys:
 		return []Role{Admin}

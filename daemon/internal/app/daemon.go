@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/deliveryd/deliveryd/daemon/internal/alertwatch"
 	"github.com/deliveryd/deliveryd/daemon/internal/api"
 	"github.com/deliveryd/deliveryd/daemon/internal/artifact"
 	"github.com/deliveryd/deliveryd/daemon/internal/check"
@@ -30,6 +31,7 @@ import (
 // daemon is everything that runs.
 type daemon struct {
 	o    Options
+	id   string // of this process among all daemons ever
 	log  *telemetry.Log
 	stop stopper
 
@@ -103,7 +105,7 @@ func newDaemon(o Options, cfg *config.Config) (*daemon, error) {
 		return nil, fmt.Errorf("log.format: %w", err)
 	}
 	d := &daemon{
-		o: o, cfg: cfg, failed: make(chan error, 4),
+		o: o, id: "d-" + uuid.NewString(), cfg: cfg, failed: make(chan error, 4),
 		log:      telemetry.NewLog(telemetry.Options{Output: o.Stderr, Level: level, Format: format}),
 		registry: telemetry.NewRegistry(o.Version, o.Revision),
 	}
@@ -139,6 +141,7 @@ func (d *daemon) start(ctx context.Context) error {
 		Deliveries:   deliveryService{d.service, d.store, d.directory},
 		Artifacts:    artifactService{d.artifacts},
 		Destinations: &destinationService{d.directory, d.engine.State, d.log.Logger},
+		Alerts:       &alertService{d.store, d.directory, d.alertSettings},
 		Secrets:      secretService{d.directory, d.log.Logger},
 		Audit:        auditList(d.store),
 		Reload:       d.reload,
@@ -267,7 +270,7 @@ func (d *daemon) startEngine(ctx context.Context) error {
 		d.log.Warn("housekeeping before the start failed; it is tried again", "error", err)
 	}
 	d.engine = engine.New(engine.Options{
-		DaemonID: "d-" + uuid.NewString(), Host: host, Version: d.o.Version,
+		DaemonID: d.id, Host: host, Version: d.o.Version,
 		Lease: lease.Config{TTL: d.cfg.Queue.Lease}, RenewEvery: d.cfg.Queue.Renew, DiscoverEvery: d.cfg.Queue.PollInterval,
 		KeepCompleted: d.cfg.Queue.KeepCompleted > 0, MaxPayload: int(d.cfg.Submit.MaxPayload),
 		Artifacts: d.artifacts, Observer: newObserver(d.registry), Logger: d.log.Logger,
@@ -291,6 +294,10 @@ func (d *daemon) startEngine(ctx context.Context) error {
 	})
 	group.Go(func() { checker.Run(background) })
 	group.Go(func() { d.artifacts.Run(background) })
+	alerts := alertwatch.New(alertwatch.Options{
+		Daemon: d.id, Store: d.store, Settings: d.alertSettings, Send: d.sendAlert, Logger: d.log.Logger,
+	})
+	group.Go(func() { alerts.Run(background) })
 	if d.cfg.Queue.Wake == config.WakeNotify {
 		group.Go(func() { d.listen(background) })
 	}

@@ -172,6 +172,27 @@ func (c *Client) CloseBreaker(ctx context.Context, ref string) (*api.Destination
 	return do[api.Destination](ctx, c, http.MethodPost, destinationPath(ref, "/circuit-breaker/close"), nil, nil)
 }
 
+// Alerts lists alerts.
+func (c *Client) Alerts(ctx context.Context, f api.AlertFilter) (*api.AlertList, error) {
+	query := url.Values{}
+	set(query, "status", f.Status)
+	set(query, "destination", f.Destination)
+	if f.Limit > 0 {
+		query.Set("limit", fmt.Sprint(f.Limit))
+	}
+	return do[api.AlertList](ctx, c, http.MethodGet, "/v1/alerts", query, nil)
+}
+
+// AcknowledgeAlert says that somebody looks after an alert.
+func (c *Client) AcknowledgeAlert(ctx context.Context, id string) (*api.Alert, error) {
+	return do[api.Alert](ctx, c, http.MethodPost, "/v1/alerts/"+url.PathEscape(id)+"/acknowledge", nil, nil)
+}
+
+// ResolveAlert ends an alert.
+func (c *Client) ResolveAlert(ctx context.Context, id string) (*api.Alert, error) {
+	return do[api.Alert](ctx, c, http.MethodPost, "/v1/alerts/"+url.PathEscape(id)+"/resolve", nil, nil)
+}
+
 // Test tests a destination's connection.
 func (c *Client) Test(ctx context.Context, ref string) (*api.TestResult, error) {
 	return do[api.TestResult](ctx, c, http.MethodPost, destinationPath(ref, "/test"), nil, nil)

@@ -59,7 +59,7 @@ func root() *block {
 	b := &block{open: func(parent any, _ []string) any { return parent }}
 	return b.with([]any{
 		databaseBlock(), pluginsBlock(), pluginBlock(), httpBlock(), logBlock(), encryptionBlock(),
-		apiKeyBlock(), egressBlock(), queueBlock(), submitBlock(), artifactsBlock(), defaultsBlock(), destinationBlock(),
+		apiKeyBlock(), egressBlock(), queueBlock(), submitBlock(), artifactsBlock(), defaultsBlock(), destinationBlock(), alertsBlock(),
 	})
 }
 

@@ -197,6 +197,7 @@ func (l *loader) checkAll() {
 		}
 	}
 	l.checkAPIKeys(c)
+	l.checkAlerts(c)
 	l.checkLess(&c.Submit.MaxPayload, &c.HTTP.MaxBody, c.HTTP.MaxBody < c.Submit.MaxPayload+4*KiB,
 		"A request cannot hold the largest payload",
 		"http.max_body is %s, submit.max_payload is %s; max_body must be greater by 4KiB or more, for what is around the payload.", c.HTTP.MaxBody, c.Submit.MaxPayload)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 
+	"github.com/deliveryd/deliveryd/daemon/internal/alert"
 	"github.com/deliveryd/deliveryd/daemon/internal/destination"
 	"github.com/deliveryd/deliveryd/daemon/internal/secret"
 )
@@ -49,6 +50,8 @@ type Config struct {
 	Defaults destination.Settings
 	// Destinations holds the destination blocks in file order. Defaults to none.
 	Destinations []*Destination
+	// Alerts holds the alerts blocks in file order, complete. Defaults to none.
+	Alerts []*alert.Settings
 
 	inner *inner
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/deliveryd/deliveryd/daemon/internal/alert"
 	"github.com/deliveryd/deliveryd/daemon/internal/destination"
 	"github.com/deliveryd/deliveryd/daemon/internal/secret"
 )
@@ -68,7 +69,8 @@ func TestExampleLoadsWithWhatIsCommentedOut(t *testing.T) {
 	var missing []string
 	root().walk(c, nil, func(path []string, a *attribute, pointer any) {
 		_, given := c.inner.loader.sources[pointer]
-		if excluded := pointer == any(&c.Database.URL); !given && !excluded {
+		// Of a maintenance window, some exclude others.
+		if excluded := pointer == any(&c.Database.URL) || slices.Contains(path, "maintenance"); !given && !excluded {
 			missing = append(missing, dotted(path, a))
 		}
 	})
@@ -90,13 +92,15 @@ func TestExampleShowsTheDefaults(t *testing.T) {
 	}
 	want := newConfig(lookup(nil))
 	want.Defaults = complete(want.Defaults, destination.Settings{})
+	want.Alerts = []*alert.Settings{alert.Defaults("acme")}
+	want.Alerts[0].Events = alert.Events()
 	plugin := newPlugin()
 	plugin.Name = "webhook"
 	want.PluginSettings = []*Plugin{plugin}
 	defaults := valuesOf(want)
 	checked := 0
 	for name, value := range valuesOf(c) {
-		if strings.HasPrefix(name, "destination.") || strings.HasPrefix(name, "api_key.") || name == "database.url" || name == "encryption.key" || name == "plugins.directory" {
+		if strings.HasPrefix(name, "destination.") || strings.HasPrefix(name, "api_key.") || name == "alerts.acme.destinations" || strings.HasPrefix(name, "alerts.acme.maintenance.") || name == "database.url" || name == "encryption.key" || name == "plugins.directory" {
 			continue
 		}
 		checked++

@@ -215,10 +215,15 @@ func (c *Config) WriteHCL(w io.Writer) error {
 
 // blocksOf returns how the blocks around a setting are written.
 func blocksOf(path []string) []string {
-	labels := map[string]int{"plugin": 1, "api_key": 1, "destination": 2}[path[0]]
-	first := path[0]
-	for _, label := range path[1 : 1+labels] {
-		first += " " + quote(label)
+	labels := map[string]int{"plugin": 1, "api_key": 1, "destination": 2, "alerts": 1, "maintenance": 1}
+	var blocks []string
+	for path = path[:len(path)-1]; len(path) > 0; {
+		head := path[0]
+		n := labels[head]
+		for _, label := range path[1 : 1+n] {
+			head += " " + quote(label)
+		}
+		blocks, path = append(blocks, head), path[1+n:]
 	}
-	return append([]string{first}, path[1+labels:len(path)-1]...)
+	return blocks
 }

@@ -18,7 +18,8 @@ type Retention struct {
 	// Completed is how long delivered rows stay in the queue where they are kept
 	// at all. Defaults to 24 h.
 	Completed time.Duration
-	// Logs is how long delivery_logs reach back; a whole day goes at a time.
+	// Logs is how long delivery_logs reach back, a whole day goes at a time, and how
+	// long alerts are kept that are over.
 	// Defaults to 90 days.
 	Logs time.Duration
 	// PartitionsAhead is how far ahead partitions of delivery_logs are made.
@@ -126,7 +127,8 @@ func (s *Store) Housekeep(ctx context.Context, r Retention) error {
 	_, keys := s.SweepKeys(ctx, r.IdempotencyKeys)
 	_, letters := s.SweepDeadLetters(ctx, r.DeadLetters)
 	_, completed := s.SweepCompleted(ctx, r.Completed)
-	return errors.Join(partitions, dropped, keys, letters, completed, s.SweepDaemons(ctx))
+	_, alerts := s.SweepAlerts(ctx, r.Logs)
+	return errors.Join(partitions, dropped, keys, letters, completed, alerts, s.SweepDaemons(ctx))
 }
 
 // RunHousekeeping makes a pass now and then every r.Every, until ctx ends.
