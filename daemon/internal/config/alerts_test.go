@@ -46,13 +46,13 @@ alerts "acme" {
 func TestMistakesInAlerts(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ block, want string }{
-		{`alerts "acme" {}`, `a.hcl:5`},
-		{"alerts \"acme\" {\n destinations = [] }", `a.hcl:6`},
+		{`alerts "acme" {}`, `a.hcl:4`},
+		{"alerts \"acme\" {\n destinations = []\n}", `a.hcl:5`},
 		{"alerts \"acme\" {\n destinations = [\"a\"]\n events = [\"fire\"]\n}", `want one of breaker_opened`},
-		{"alerts \"acme\" {\n destinations = [\"a\"]\n maintenance \"x\" {\n schedule = \"often\"\n duration = \"1h\"\n}\n}", `a.hcl:8`},
-		{"alerts \"acme\" {\n destinations = [\"a\"]\n maintenance \"x\" {\n from = \"2026-01-31T22:00:00Z\"\n}\n}", `a.hcl:7`},
+		{"alerts \"acme\" {\n destinations = [\"a\"]\n maintenance \"x\" {\n schedule = \"often\"\n duration = \"1h\"\n}\n}", `a.hcl:7`},
+		{"alerts \"acme\" {\n destinations = [\"a\"]\n maintenance \"x\" {\n from = \"2026-01-31T22:00:00Z\"\n}\n}", `a.hcl:6`},
 		{"alerts \"acme\" {\n destinations = [\"a\"]\n maintenance \"x\" {\n from = \"tonight\"\n}\n}", `RFC 3339`},
-		{"alerts \"acme\" {\n destinations = [\"a\"]\n}\nalerts \"acme\" {\n destinations = [\"b\"]\n}", `a.hcl:8`},
+		{"alerts \"acme\" {\n destinations = [\"a\"]\n}\nalerts \"acme\" {\n destinations = [\"b\"]\n}", `alerts "acme" is given twice`},
 	} {
 		_, found := config.Parse([]config.Source{{Name: "a.hcl", Bytes: []byte(alertsBase + test.block)}}, config.Options{})
 		var text strings.Builder

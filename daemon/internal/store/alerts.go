@@ -13,10 +13,11 @@ import (
 type Alert = model.Alerts
 
 // watchAlertsSQL lets one daemon look at a time, and go on with it: another takes
-// over when its lease is over, or when it has not looked for three rounds.
+// over when its lease is over, when it has not looked for three rounds, or when the
+// clock was stepped back since.
 const watchAlertsSQL = `
 update alert_watch set daemon_id = $1, looked_at = now()
-where (daemon_id = $1 or looked_at < now() - 3 * $2 * interval '1 millisecond'
+where (daemon_id = $1 or looked_at < now() - 3 * $2 * interval '1 millisecond' or looked_at > clock_timestamp()
     or not exists (select 1 from delivery_daemons d where d.id = alert_watch.daemon_id and d.lease_expires_at > now()))
   and exists (select 1 from delivery_daemons d where d.id = $1 and d.lease_expires_at > now())
 returning true`
