@@ -6,7 +6,7 @@ import "sync"
 // for itself, over all destinations of the process. An upload that gets none
 // goes on with what it has: a slow bucket can take the speed of others' uploads
 // down to one part at a time, and never stops them.
-const sharedBuffers = 32 << 20
+const sharedBuffers = 16 << 20
 
 // budget is a number of bytes that may be taken, without waiting for it.
 type budget struct {

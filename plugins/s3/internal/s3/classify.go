@@ -24,7 +24,7 @@ func (b *bucket) classify(ctx context.Context, doing string, err error, sent boo
 	if e := (*transport.Error)(nil); errors.As(err, &e) {
 		return err
 	}
-	if response := responseOf(err); response != nil {
+	if response := responseOf(err); response != nil { //nolint:bodyclose // the SDK has read and closed it
 		return b.answered(doing, err, response)
 	}
 	// An error of the API without a response is one of the token service's.
@@ -75,7 +75,7 @@ func responseOf(err error) *http.Response {
 }
 
 func statusOf(err error) int {
-	if response := responseOf(err); response != nil {
+	if response := responseOf(err); response != nil { //nolint:bodyclose // the SDK has read and closed it
 		return response.StatusCode
 	}
 	return 0

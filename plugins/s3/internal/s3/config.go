@@ -35,7 +35,7 @@ type Config struct {
 	IfExists string `config:"if_exists" enum:"fail,skip,overwrite" default:"fail" doc:"What to do where the key is taken by something else. What this delivery, or one of the same bytes, has written before counts as delivered. fail makes a dead letter, skip counts as delivered and leaves the object alone. Both are decided by the server (If-None-Match); with overwrite no condition is sent."`
 
 	PartSize    schema.Size `config:"part_size" default:"5MiB" min:"5MiB" max:"512MiB" doc:"Size of the parts of an artifact that is larger than one; it grows where 10,000 of them would not do."`
-	Parallelism int         `config:"parallelism" default:"4" min:"1" max:"32" doc:"Most parts of an artifact on their way at once. Each takes part_size of memory; beyond one for each artifact, all destinations together take at most 32 MiB, or one part."`
+	Parallelism int         `config:"parallelism" default:"4" min:"1" max:"32" doc:"Most parts of an artifact on their way at once. Each takes part_size of memory; beyond one for each artifact, all destinations together take at most 16 MiB, or one part."`
 
 	ContentType  string            `config:"content_type" max:"255" doc:"Content type of the objects, in place of the delivery's own." example:"\"application/json\""`
 	Metadata     map[string]string `config:"metadata" max:"50" doc:"User metadata of the objects. Names that start with deliveryd- are the transport's." example:"{ retention = \"7y\" }"`
@@ -189,8 +189,11 @@ func (c *Credentials) sources() (given []string) {
 		name string
 		set  bool
 	}{
-		{"access_key_id", c.AccessKeyID != "" || c.SecretAccessKey != ""}, {sourceEnvironment, c.Environment}, {sourceProfile, c.Profile != ""},
-		{sourceWebIdentity, c.WebIdentity != nil}, {sourceInstance, c.InstanceRole},
+		{"access_key_id", c.AccessKeyID != "" || c.SecretAccessKey != ""},
+		{sourceEnvironment, c.Environment},
+		{sourceProfile, c.Profile != ""},
+		{sourceWebIdentity, c.WebIdentity != nil},
+		{sourceInstance, c.InstanceRole},
 	} {
 		if source.set {
 			given = append(given, source.name)
