@@ -50,7 +50,7 @@ func (b *buffer) String() string {
 // startSSHD starts a server; lines are added to its configuration. Keys of the
 // user: id (no passphrase), locked (passphrase "open sesame"), certified (with a
 // certificate of the authority ca), stranger (nobody knows it).
-func startSSHD(t *testing.T, before string, lines ...string) *sshd {
+func startSSHD(t testing.TB, before string, lines ...string) *sshd {
 	t.Helper()
 	binary := program(t, "sshd", "openssh-server")
 	//nolint:usetesting // the server's user may not enter t.TempDir
@@ -71,7 +71,7 @@ func startSSHD(t *testing.T, before string, lines ...string) *sshd {
 	return nil
 }
 
-func program(t *testing.T, name, debianPackage string) string {
+func program(t testing.TB, name, debianPackage string) string {
 	t.Helper()
 	for _, path := range []string{"/usr/sbin/" + name, "/usr/bin/" + name, "/usr/local/sbin/" + name} {
 		if _, err := os.Stat(path); err == nil {
@@ -82,7 +82,7 @@ func program(t *testing.T, name, debianPackage string) string {
 	return ""
 }
 
-func (s *sshd) makeUser(t *testing.T) {
+func (s *sshd) makeUser(t testing.TB) {
 	t.Helper()
 	who, err := user.Current()
 	if err != nil {
@@ -100,14 +100,14 @@ func (s *sshd) makeUser(t *testing.T) {
 	must(t, os.MkdirAll("/run/sshd", 0o755)) // sshd wants it when started by root
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-func (s *sshd) keygen(t *testing.T, args ...string) {
+func (s *sshd) keygen(t testing.TB, args ...string) {
 	t.Helper()
 	if out, err := exec.CommandContext(t.Context(), program(t, "ssh-keygen", "openssh-client"), append([]string{"-q"}, args...)...).CombinedOutput(); err != nil {
 		t.Fatalf("ssh-keygen %v: %v\n%s", args, err, out)
@@ -116,14 +116,14 @@ func (s *sshd) keygen(t *testing.T, args ...string) {
 
 func (s *sshd) path(name string) string { return filepath.Join(s.dir, name) }
 
-func (s *sshd) read(t *testing.T, name string) string {
+func (s *sshd) read(t testing.TB, name string) string {
 	t.Helper()
 	text, err := os.ReadFile(s.path(name))
 	must(t, err)
 	return string(text)
 }
 
-func (s *sshd) makeKeys(t *testing.T) {
+func (s *sshd) makeKeys(t testing.TB) {
 	t.Helper()
 	for name, args := range map[string][]string{
 		"host_ed25519": {"-t", "ed25519"}, "host_ecdsa": {"-t", "ecdsa"}, "host_rsa": {"-t", "rsa", "-b", "2048"},
@@ -141,7 +141,7 @@ func (s *sshd) makeKeys(t *testing.T) {
 }
 
 // start reports whether the server listens; its port may have been taken meanwhile.
-func (s *sshd) start(t *testing.T, binary, before string, lines []string) bool {
+func (s *sshd) start(t testing.TB, binary, before string, lines []string) bool {
 	t.Helper()
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	must(t, err)
@@ -186,13 +186,13 @@ func (s *sshd) start(t *testing.T, binary, before string, lines []string) bool {
 	return true
 }
 
-func (s *sshd) knownHosts(t *testing.T, key string) string {
+func (s *sshd) knownHosts(t testing.TB, key string) string {
 	t.Helper()
 	return fmt.Sprintf("[127.0.0.1]:%d %s", s.port, s.read(t, key+".pub"))
 }
 
 // config is a configuration that works, with the schema's defaults.
-func (s *sshd) config(t *testing.T) *Config {
+func (s *sshd) config(t testing.TB) *Config {
 	t.Helper()
 	return &Config{
 		Server:    Server{Host: "127.0.0.1", Port: s.port, Username: s.user, KnownHosts: s.knownHosts(t, "host_ed25519"), PrivateKey: s.read(t, "id")},
@@ -202,7 +202,7 @@ func (s *sshd) config(t *testing.T) *Config {
 }
 
 // opened opens a destination that may dial the loopback interface.
-func opened(t *testing.T, c *Config) *destination {
+func opened(t testing.TB, c *Config) *destination {
 	t.Helper()
 	d, err := openFor(t, c, egress.Policy{AllowCIDRs: []string{"127.0.0.0/8"}})
 	must(t, err)
@@ -210,7 +210,7 @@ func opened(t *testing.T, c *Config) *destination {
 	return d
 }
 
-func openFor(t *testing.T, c *Config, policy egress.Policy) (*destination, error) {
+func openFor(t testing.TB, c *Config, policy egress.Policy) (*destination, error) {
 	t.Helper()
 	if found := c.Validate(); found.HasErrors() {
 		return nil, errors.New(found.String())
