@@ -273,7 +273,7 @@ func (d *daemon) startEngine(ctx context.Context) error {
 		DaemonID: d.id, Host: host, Version: d.o.Version,
 		Lease: lease.Config{TTL: d.cfg.Queue.Lease}, RenewEvery: d.cfg.Queue.Renew, DiscoverEvery: d.cfg.Queue.PollInterval,
 		KeepCompleted: d.cfg.Queue.KeepCompleted > 0, MaxPayload: int(d.cfg.Submit.MaxPayload),
-		Artifacts: d.artifacts, Observer: newObserver(d.registry), Logger: d.log.Logger,
+		Artifacts: d.artifacts, SpoolDir: d.cfg.Plugins.StateDir, Observer: newObserver(d.registry), Logger: d.log.Logger,
 	}, d.store, engineDestinations{d.directory}, d.host)
 	d.dispatching.Store(d.engine)
 	d.directory.OnChange(d.engine.DestinationChanged)

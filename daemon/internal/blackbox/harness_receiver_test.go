@@ -27,6 +27,9 @@ type receiver struct {
 	// the requests for this event at this destination from 1.
 	answer func(req *http.Request, key string, nth int) int
 
+	// file, if set, takes the artifacts.
+	file http.HandlerFunc
+
 	// event names the event that some data tells of; "" if none.
 	event func(data json.RawMessage) string
 
@@ -71,6 +74,10 @@ func newReceiver(t *testing.T, work time.Duration) *receiver {
 
 // ServeHTTP implements http.Handler.
 func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	if r.file != nil && req.Header.Get("Content-Disposition") != "" {
+		r.file(w, req)
+		return
+	}
 	now := time.Now()
 	if req.Method != http.MethodPost {
 		w.WriteHeader(http.StatusMethodNotAllowed) // an active check of the connection delivers nothing

@@ -45,8 +45,11 @@ func (l *loader) assign(a *attribute, pointer any, value cty.Value, dir string) 
 				errs = append(errs, &elementError{i, err})
 			}
 		}
+		if len(errs) > 0 {
+			return errors.Join(errs...) // and is not found wrong a second time as a part of the whole
+		}
 		*pointer.(*[]string) = list
-		return errors.Join(errs...)
+		return nil
 	default:
 		text, err := stringOf(a, value)
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/deliveryd/deliveryd/daemon/internal/destination"
 	"github.com/deliveryd/deliveryd/daemon/internal/secret"
 	"github.com/deliveryd/deliveryd/daemon/internal/setting"
+	"github.com/deliveryd/deliveryd/daemon/internal/transform"
 )
 
 const (
@@ -301,6 +302,13 @@ func settingsMembers[B any](settings func(*B) *destination.Settings) []any {
 			set("idle", func(h *destination.HealthCheck) *setting.Duration { return &h.Idle },
 				"How long nothing may be heard of a destination that is well before it is tested, give or take a fifth.",
 				between(destination.MinCheckInterval, destination.MaxExpiry), zeroIs(destination.Off, "never")),
+		),
+		single("transform", func(b *B) *transform.Settings { return &settings(b).Transform },
+			"What is done to everything that goes to the destination, before it goes: compressed, then encrypted. A file is called by it afterwards (`report.csv.gz.age`); an event's data goes as a file, too. Its type and metadata, which go beside it, stay readable.",
+			set("compress", func(s *transform.Settings) *string { return &s.Compress },
+				"How it is compressed.", oneOf(transform.None, transform.Gzip, transform.Zstd)),
+			set("encrypt_to", func(s *transform.Settings) *[]string { return &s.EncryptTo },
+				"Public keys, any of whose owners can read it: all of age (`age1...`, or of SSH), or all of OpenPGP (armored, such as `nonsensitive(file(\"partner.asc\"))`). `[]` encrypts to nobody.", unset("none"), check(transform.CheckKey)),
 		),
 	}
 }

@@ -24,6 +24,10 @@ func TestFindings(t *testing.T) {
 		want       []finding
 	}{
 		{"unknown block", `htpp { address = ":1" }`, []finding{{"3:1", []string{"Unsupported block", `"htpp"`, `Did you mean "http"?`}}}},
+		{"key that is none", "destination \"o\" \"l\" {\n  type = \"x\"\n  transform {\n    encrypt_to = [\"age1typo\"]\n  }\n}", []finding{{"6:19", []string{"no public key", "age1..."}}}},
+		{"private key", "defaults {\n  transform { encrypt_to = [\"AGE-SECRET-KEY-1\"] }\n}", []finding{{"4:29", []string{"private key"}}}},
+		{"unknown compression", "defaults {\n  transform { compress = \"zip\" }\n}", []finding{{"4:26", []string{"none, gzip, zstd"}}}},
+		{"bucket that is none", `artifacts { url = "gs://x" }`, []finding{{"3:19", []string{"names no bucket", "s3://bucket"}}}},
 		{"unknown attribute", `http { adddress = ":1" }`, []finding{{"3:8", []string{"Unsupported argument", `"adddress"`, `Did you mean "address"?`}}}},
 		{"attribute at the top", `type = "x"`, []finding{{"3:1", []string{"Unsupported argument"}}}},
 		{"block as attribute", `http = { address = ":1" }`, []finding{{"3:1", []string{"Did you mean to define a block"}}}},

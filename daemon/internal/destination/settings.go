@@ -9,6 +9,7 @@ import (
 	"github.com/deliveryd/deliveryd/daemon/internal/breaker"
 	"github.com/deliveryd/deliveryd/daemon/internal/health"
 	"github.com/deliveryd/deliveryd/daemon/internal/setting"
+	"github.com/deliveryd/deliveryd/daemon/internal/transform"
 )
 
 // Off turns a rule off (RateLimit.Events, AutoDisable.Failures, HealthCheck). Zero cannot
@@ -50,6 +51,9 @@ type Settings struct {
 	Breaker breaker.Settings `json:"circuit_breaker,omitzero"`
 	// AutoDisable says when a destination that only fails is switched off. Defaults to those of AutoDisable.
 	AutoDisable AutoDisable `json:"auto_disable,omitzero"`
+	// Transform says how what goes to the destination is compressed and encrypted.
+	// Defaults to neither.
+	Transform transform.Settings `json:"transform,omitzero"`
 	// HealthCheck says when the connection is tested though nothing is delivered. Defaults to those of HealthCheck.
 	HealthCheck HealthCheck `json:"health_check,omitzero"`
 }
@@ -136,6 +140,7 @@ func (s Settings) WithDefaults() Settings {
 		Timeout:          setting.Duration(30 * time.Second),
 		Expiry:           setting.Duration(72 * time.Hour),
 		AutoDisable:      AutoDisable{Failures: 10, After: setting.Duration(time.Hour)},
+		Transform:        transform.Settings{Compress: transform.None, EncryptTo: []string{}},
 		HealthCheck:      HealthCheck{Interval: setting.Duration(time.Minute), Idle: setting.Duration(30 * time.Minute)},
 	})
 	s.Retry = s.Retry.WithDefaults()
@@ -173,6 +178,9 @@ func (s Settings) Validate() error {
 	}
 	if s.HealthCheck.Idle != Off {
 		requireTime(&c, "health_check.idle", s.HealthCheck.Idle, MinCheckInterval, MaxExpiry)
+	}
+	if err := s.Transform.Validate(); err != nil {
+		c.Require(false, "transform.encrypt_to", "%v", err)
 	}
 	return errors.Join(c.Err(), within("retry", s.Retry.Validate()), within("circuit_breaker", s.Breaker.Validate()))
 }

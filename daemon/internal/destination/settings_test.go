@@ -90,6 +90,13 @@ func randomize(t *rapid.T, v reflect.Value, label string) {
 		randomize(t, v.Elem(), label)
 	case reflect.Int, reflect.Int64:
 		v.SetInt(rapid.Int64Range(1, 1<<40).Draw(t, label))
+	case reflect.String:
+		v.SetString(rapid.StringN(1, 20, -1).Draw(t, label))
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), rapid.IntRange(0, 3).Draw(t, label), 3))
+		for i := range v.Len() {
+			randomize(t, v.Index(i), label)
+		}
 	case reflect.Float64:
 		v.SetFloat(rapid.Float64Range(0.001, 1000).Draw(t, label))
 	default:

@@ -98,6 +98,9 @@ type Options struct {
 	RecordEvery time.Duration
 	// Artifacts reads the artifacts that rows refer to. Defaults to none: such rows wait.
 	Artifacts Artifacts
+	// SpoolDir is where what is compressed or encrypted stands until it is delivered,
+	// in files without names. Defaults to the system's directory of temporary files.
+	SpoolDir string
 	// Observer is told of what happens. Defaults to none.
 	Observer Observer
 	// Logger has no default.

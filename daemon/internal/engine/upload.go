@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -40,10 +41,14 @@ const (
 	uploadRetry = 5 * time.Second
 )
 
-// streamed reports whether the item goes by an upload. The payload of an event
+// streamed reports whether the item goes by an upload: it is an artifact, or is
+// transformed and would not be JSON any more. The payload of an event
 // begins with its data: jsonb keeps shorter keys first, and then in alphabetical
 // order, so that a byte tells.
 func (it *item) streamed() bool {
+	if it.dest.Settings.Transform.On() {
+		return true
+	}
 	p := it.Payload
 	if len(p) < 3 || p[2] != 't' && p[2] != 'a' {
 		return false
@@ -134,39 +139,60 @@ type content struct {
 
 // stream makes the attempt, outside of the loop.
 func (e *Engine) stream(it *item) (*transportv1.Result, error) {
-	a, err := e.artifact(it)
-	if errors.Is(err, artifact.ErrNotFound) {
+	result, err := e.streamContent(it)
+	switch {
+	case errors.Is(err, artifact.ErrNotFound):
 		return permanent(it, "host.artifact_gone", err.Error()), nil
-	}
-	if err != nil {
-		return nil, &localError{err}
-	}
-	it.artifact = &a
-	deadline := it.started.Add(it.dest.Settings.Timeout.Std() + time.Duration(a.Size/uploadRate)*time.Second)
-	ctx, cancel := context.WithDeadline(e.ctx, deadline.Add(callGrace))
-	defer cancel()
-	body, err := e.o.Artifacts.Open(ctx, &a)
-	if err != nil {
-		return nil, &localError{err}
-	}
-	c := &content{name: a.Name, contentType: a.ContentType, size: a.Size, sha256: a.Sha256, body: body}
-	defer func() { _ = c.body.Close() }()
-	result, err := e.send1(ctx, it, c, deadline)
-	if errors.Is(err, artifact.ErrDamaged) {
+	case errors.Is(err, artifact.ErrDamaged):
 		return permanent(it, "host.artifact_damaged", err.Error()), nil
 	}
 	return result, err
 }
 
-func (e *Engine) artifact(it *item) (store.Artifact, error) {
-	if e.o.Artifacts == nil {
-		return store.Artifact{}, errors.New("this engine has no store of artifacts")
+func (e *Engine) streamContent(it *item) (*transportv1.Result, error) {
+	c, err := e.content(it)
+	if err != nil {
+		return nil, &localError{err}
 	}
-	return e.o.Artifacts.Get(e.ctx, it.OrganizationID, splitPayload(it.Payload).artifact)
+	defer func() { _ = c.body.Close() }()
+	deadline := it.started.Add(it.dest.Settings.Timeout.Std() + time.Duration(c.size/uploadRate)*time.Second)
+	if how := &it.dest.Settings.Transform; how.On() {
+		file, size, digest, err := how.Spool(e.o.SpoolDir, c.body)
+		if err != nil {
+			return nil, &localError{err}
+		}
+		defer func() { _ = file.Close() }()
+		names := how.Names(c.name, c.contentType)
+		c = &content{name: names.Name, contentType: names.ContentType, size: size, sha256: digest, body: file}
+	}
+	ctx, cancel := context.WithDeadline(e.ctx, deadline.Add(callGrace))
+	defer cancel()
+	return e.hand(ctx, it, c, deadline)
 }
 
-// send1 hands the content to the plugin, in the way that it can take it.
-func (e *Engine) send1(ctx context.Context, it *item, c *content, deadline time.Time) (*transportv1.Result, error) {
+// content opens what the item delivers: its artifact, or its data as a file.
+func (e *Engine) content(it *item) (*content, error) {
+	event := splitPayload(it.Payload)
+	if event.artifact == "" {
+		return &content{name: it.ID + ".json", contentType: "application/json", size: int64(len(event.data)), body: io.NopCloser(bytes.NewReader(event.data))}, nil
+	}
+	if e.o.Artifacts == nil {
+		return nil, errors.New("this engine has no store of artifacts")
+	}
+	a, err := e.o.Artifacts.Get(e.ctx, it.OrganizationID, event.artifact)
+	if err != nil {
+		return nil, err
+	}
+	it.artifact = &a
+	body, err := e.o.Artifacts.Open(e.ctx, &a)
+	if err != nil {
+		return nil, err
+	}
+	return &content{name: a.Name, contentType: a.ContentType, size: a.Size, sha256: a.Sha256, body: body}, nil
+}
+
+// hand hands the content to the plugin, in the way that it can take it.
+func (e *Engine) hand(ctx context.Context, it *item, c *content, deadline time.Time) (*transportv1.Result, error) {
 	described, err := e.transports.Describe(it.instance.transport)
 	if err != nil {
 		return nil, err

@@ -2,16 +2,22 @@ package engine_test
 
 import (
 	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
 	"fmt"
+	"io"
 	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
+	"filippo.io/age"
+
 	"github.com/deliveryd/deliveryd/daemon/internal/artifact"
 	"github.com/deliveryd/deliveryd/daemon/internal/destination"
 	"github.com/deliveryd/deliveryd/daemon/internal/engine"
 	"github.com/deliveryd/deliveryd/daemon/internal/store"
+	"github.com/deliveryd/deliveryd/daemon/internal/transform"
 	transportv1 "github.com/deliveryd/deliveryd/gen/transport/v1"
 )
 
@@ -185,5 +191,44 @@ func TestStopGivesUpWaitingUploads(t *testing.T) {
 	stop()
 	if left := f.one("select count(*) from delivery_queue"); left != "6" {
 		t.Errorf("%s rows are left, want the 6 that waited for room", left)
+	}
+}
+
+// TestTransformedDestinationNeverGetsItInTheClear: neither a file nor an event.
+func TestTransformedDestinationNeverGetsItInTheClear(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	f.fake.capabilities = &transportv1.Capabilities{Upload: true}
+	s, with := f.artifacts()
+	identity, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := f.destination(destination.Settings{Transform: transform.Settings{Compress: transform.Gzip, EncryptTo: []string{identity.Recipient().String()}}})
+	f.start(with)
+	file := f.send(d, 1, f.put(s, []byte("a,b\n1,2\n")).ID)[0]
+	event := f.insert(d, 1, "", "")[0]
+	f.eventually("2", "select count(*) from delivery_logs where status = 'delivered'")
+	f.fake.mu.Lock()
+	defer f.fake.mu.Unlock()
+	for id, want := range map[string][2]string{file: {"report.csv.gz.age", "a,b\n1,2\n"}, event: {event + ".json.gz.age", `{"n": 1}`}} {
+		got := f.fake.uploaded[id]
+		if got.item == nil || got.item.GetArtifact().GetName() != want[0] || len(got.item.GetData()) != 0 {
+			t.Fatalf("%s came as %v", id, got.item)
+		}
+		clear, err := age.Decrypt(bytes.NewReader(got.body), identity)
+		if err != nil {
+			t.Fatal(err)
+		}
+		plain, err := gzip.NewReader(clear)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text, err := io.ReadAll(plain); err != nil || string(text) != want[1] {
+			t.Errorf("%s holds %q, %v, want %q", id, text, err, want[1])
+		}
+		if sum := sha256.Sum256(got.body); !bytes.Equal(sum[:], got.item.GetArtifact().GetSha256()) {
+			t.Errorf("%s has not the digest that was announced", id)
+		}
 	}
 }
