@@ -51,6 +51,9 @@ func TestOperatorHoldsTheBreakerOpenThroughARestart(t *testing.T) {
 		})
 		e.DestinationChanged(d.ID)
 		f.eventually("open t forced open by ops: their migration", breakerOf, d.ID)
+		if got := f.one(`select last_success_at is not null and average_response_time > 0 from destination_health where destination_id = $1`, d.ID); got != "true" {
+			t.Error("a change of the breaker alone wiped the record of the destination")
+		}
 		f.insert(d, 20, "", "")
 		stop()
 		e, stop = f.startOne()

@@ -70,7 +70,10 @@ func healthPolicy(s destination.Settings) health.Settings {
 
 // healthRow is what the next outcomes transaction writes of a lane.
 func (e *Engine) healthRow(l *lane) store.HealthRow {
-	update, _ := l.tracker.Take()
+	update, ok := l.tracker.Take()
+	if !ok {
+		update.Row = l.tracker.Row() // only the breaker has changed
+	}
 	snapshot := l.breaker.Snapshot()
 	m, _ := json.Marshal(metadata{Breaker: snapshot, Health: update.Metadata, Resets: l.resets}) // plain values cannot fail
 	row := store.HealthRow{
