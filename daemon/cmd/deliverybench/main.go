@@ -55,7 +55,7 @@ func rootCommand() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringSliceVar(&o.Sections, "only", nil, "sections to run: "+strings.Join(bench.SectionNames(), ", ")+" (default: the first three)")
+	flags.StringSliceVar(&o.Sections, "only", nil, "sections to run: "+strings.Join(bench.SectionNames(), ", ")+" (default: the first four)")
 	flags.IntVarP(&o.Deliveries, "deliveries", "n", 50_000, "deliveries of a throughput run")
 	flags.IntVar(&o.Rounds, "rounds", 3, "how often the sides are measured in turn")
 	flags.IntSliceVar(&destinations, "destinations", destinations, "numbers of destinations of throughput runs")

@@ -74,7 +74,7 @@ func TestRuns(t *testing.T) {
 func wholeRun(t *testing.T, bin string) {
 	t.Helper()
 	cmd, dir, output := start(t, bin, "-n", "400", "--destinations", "20", "--concurrency", "8", "--latency", "1s", "--submit", "1s",
-		"--claim-rows", "1000", "--only", "throughput,latency,submit,hop,claim")
+		"--claim-rows", "1000", "--only", "throughput,latency,submit,hop,plugins,claim")
 	if err := cmd.Wait(); err != nil {
 		t.Fatalf("%v\n%s", err, output)
 	}
@@ -86,7 +86,7 @@ func wholeRun(t *testing.T, bin string) {
 	if err := json.Unmarshal(text, &r); err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Throughput) != 1 || len(r.Ceiling) != 1 || len(r.Latency) != 1 || len(r.Submit) != 3 || len(r.Hop) != 1 || len(r.Claim) != 1 || len(r.Goals) == 0 {
+	if len(r.Throughput) != 1 || len(r.Ceiling) != 1 || len(r.Latency) != 1 || len(r.Submit) != 3 || len(r.Hop) != 1 || len(r.Plugins) != 3 || len(r.Claim) != 1 || len(r.Goals) == 0 {
 		t.Errorf("not everything was measured: %s", text)
 	}
 	for _, run := range r.Throughput {

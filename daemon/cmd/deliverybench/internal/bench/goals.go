@@ -32,6 +32,7 @@ func (r *Result) Judge() {
 	r.judgeThroughput()
 	r.judgeLatency()
 	r.judgeSubmit()
+	r.judgePlugins()
 	r.judgeExtras()
 }
 

@@ -22,13 +22,14 @@ type Result struct {
 	Peer        []PeerRun       `json:"peer,omitempty"`
 	Ceiling     []load.Ceiling  `json:"ceiling,omitempty"`
 	Hop         []HopRun        `json:"hop,omitempty"`
+	Plugins     []PluginRun     `json:"plugins,omitempty"`
 	Latency     []LatencyRun    `json:"latency,omitempty"`
 	PeerLatency []LatencyRun    `json:"peer_latency,omitempty"`
 	Submit      []SubmitRun     `json:"submit,omitempty"`
 	Snapshot    []SnapshotRun   `json:"snapshot,omitempty"`
 	Claim       []ClaimRun      `json:"claim,omitempty"`
 	Soak        *SoakRun        `json:"soak,omitempty"`
-	// Goals compare with what issue 3 asks for.
+	// Goals compare with what was asked for.
 	Goals []Goal `json:"goals,omitempty"`
 	// Failures name the runs in which not every delivery arrived exactly once.
 	Failures []string `json:"failures,omitempty"`

@@ -9,18 +9,21 @@ const (
 	SectionSubmit     = "submit"
 	SectionCeiling    = "ceiling"
 	SectionHop        = "hop"
+	SectionPlugins    = "plugins"
 	SectionSnapshot   = "snapshot"
 	SectionClaim      = "claim"
 	SectionSoak       = "soak"
 )
 
-// SectionNames returns the names of all sections. The first three are a whole run; the others run only when they are
+// SectionNames returns the names of all sections. The first four are a whole run; the others run only when they are
 // named.
 func SectionNames() []string {
 	return append(defaultSections(), SectionCeiling, SectionHop, SectionSnapshot, SectionClaim, SectionSoak)
 }
 
-func defaultSections() []string { return []string{SectionThroughput, SectionLatency, SectionSubmit} }
+func defaultSections() []string {
+	return []string{SectionThroughput, SectionLatency, SectionSubmit, SectionPlugins}
+}
 
 func (h *harness) section(ctx context.Context, name string) error {
 	switch name {
@@ -34,6 +37,8 @@ func (h *harness) section(ctx context.Context, name string) error {
 		return h.ceiling(ctx)
 	case SectionHop:
 		return h.hop(ctx)
+	case SectionPlugins:
+		return h.plugins(ctx)
 	case SectionSnapshot:
 		return h.snapshot(ctx)
 	case SectionClaim:

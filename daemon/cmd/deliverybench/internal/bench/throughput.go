@@ -197,12 +197,22 @@ const ceilingWorkers = 64
 const ceilingPosts = 50_000
 
 func (h *harness) ceilingRun(ctx context.Context) error {
-	if err := h.sink.Reset(ctx, false); err != nil {
+	ceiling, err := h.bareLoop(ctx)
+	if err != nil {
 		return err
+	}
+	h.result.Ceiling = append(h.result.Ceiling, ceiling)
+	return nil
+}
+
+// bareLoop measures the bare loop once.
+func (h *harness) bareLoop(ctx context.Context) (ceiling load.Ceiling, err error) {
+	if err := h.sink.Reset(ctx, false); err != nil {
+		return ceiling, err
 	}
 	self, err := os.Executable()
 	if err != nil {
-		return fmt.Errorf("finding this program: %w", err)
+		return ceiling, fmt.Errorf("finding this program: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
@@ -210,20 +220,18 @@ func (h *harness) ceilingRun(ctx context.Context) error {
 		"post", "--url", h.sink.Hook(), "--n", fmt.Sprint(max(h.Deliveries, ceilingPosts)), "--workers", fmt.Sprint(ceilingWorkers),
 	}})
 	if err != nil {
-		return err
+		return ceiling, err
 	}
-	var ceiling load.Ceiling
 	if err := json.Unmarshal(out.Output, &ceiling); err != nil {
-		return fmt.Errorf("reading what the bare loop says: %w", err)
+		return ceiling, fmt.Errorf("reading what the bare loop says: %w", err)
 	}
 	stats, err := h.sink.Stats(ctx)
 	if err != nil {
-		return err
+		return ceiling, err
 	}
 	if stats.Unique != ceiling.Posts || stats.Bad > 0 {
-		return fmt.Errorf("the bare loop posted %d, the receiver has %d and %d bad ones", ceiling.Posts, stats.Unique, stats.Bad)
+		return ceiling, fmt.Errorf("the bare loop posted %d, the receiver has %d and %d bad ones", ceiling.Posts, stats.Unique, stats.Bad)
 	}
-	h.result.Ceiling = append(h.result.Ceiling, ceiling)
 	h.Log.Info("bare loop", "rate", int(ceiling.Rate), "sender_us", int(ceiling.SenderMicros))
-	return nil
+	return ceiling, nil
 }
