@@ -28,6 +28,7 @@ func newDeliveriesList() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&f.Status, "status", "", "pending, processing, retrying, delivered or failed")
 	flags.StringVar(&f.Destination, "destination", "", "label or id")
+	flags.BoolVar(&f.Undelivered, "undelivered", false, "only what waits for destinations that are disabled, paused or held")
 	flags.StringVar(&f.CorrelationID, "correlation-id", "", "only with this correlation id")
 	flags.StringVar(&since, "since", "", "a time in RFC 3339, or how long ago, such as 24h")
 	flags.StringVar(&f.Cursor, "cursor", "", "next_cursor of the page before")

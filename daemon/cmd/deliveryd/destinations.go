@@ -18,6 +18,9 @@ func newDestinations() *cobra.Command {
 		destinationCommand("show", "Show a destination", (*client.Client).Destination),
 		destinationCommand("pause", "Pause a destination: what is queued waits", (*client.Client).Pause),
 		destinationCommand("resume", "Resume a destination: what waited is delivered", (*client.Client).Resume),
+		destinationCommand("enable", "Enable a destination: its counters are reset, what waited is delivered", (*client.Client).Enable),
+		newDestinationsDisable(),
+		newDestinationsCreate(), newDestinationsUpdate(), newDestinationsDelete(),
 		newDestinationsTest(),
 		newDestinationsBreaker(),
 		newDestinationsReplay(),
@@ -87,17 +90,19 @@ func destinationCommand(verb, short string, do func(*client.Client, context.Cont
 }
 
 func newDestinationsTest() *cobra.Command {
+	var ping bool
 	cmd := &cobra.Command{
 		Use: "test LABEL|ID", Short: "Test a destination's connection; nothing is delivered", Args: cobra.ExactArgs(1),
-		Long: "Resolves, connects and authenticates as the transport does, and delivers nothing.\nExits with 1 when the test fails.",
+		Long: "Resolves, connects and authenticates as the transport does, and delivers nothing, unless --ping is given.\nExits with 1 when the test fails.",
 	}
 	r := addRemote(cmd)
+	cmd.Flags().BoolVar(&ping, "ping", false, "also deliver a signed event of type ping")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c, err := r.client()
 		if err != nil {
 			return err
 		}
-		result, err := c.Test(cmd.Context(), args[0])
+		result, err := c.Test(cmd.Context(), args[0], ping)
 		if err != nil {
 			return err
 		}

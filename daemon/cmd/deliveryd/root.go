@@ -20,7 +20,7 @@ func newRoot() *cobra.Command {
 		return usageError{hinted{err, "see " + cmd.CommandPath() + " --help"}}
 	})
 	root.AddCommand(
-		newRun(), newDev(), newMigrate(), newConfig(), newSend(), newDeliveries(), newDestinations(), newAlerts(), newSecrets(), newAudit(),
+		newRun(), newDev(), newMigrate(), newConfig(), newSend(), newDeliveries(), newDestinations(), newAlerts(), newSecrets(), newKeys(), newAudit(),
 		newPlugin(), newReload(), newVersion(),
 	)
 	for _, cmd := range all(root) {

@@ -52,6 +52,8 @@ type DeliveryFilter struct {
 	Since, Until  time.Time
 	Cursor        string
 	Limit         int
+	// Undelivered chooses what waits for destinations that are disabled, paused or held.
+	Undelivered bool
 }
 
 // Destinations shows and operates destinations. Its errors are as those of
@@ -61,7 +63,12 @@ type Destinations interface {
 	Get(ctx context.Context, caller Caller, ref string) (*Destination, error)
 	Pause(ctx context.Context, caller Caller, ref string) (*Destination, error)
 	Resume(ctx context.Context, caller Caller, ref string) (*Destination, error)
-	Test(ctx context.Context, caller Caller, ref string) (*TestResult, error)
+	Test(ctx context.Context, caller Caller, ref string, ping bool) (*TestResult, error)
+	Create(ctx context.Context, caller Caller, n *NewDestination) (*Destination, error)
+	Update(ctx context.Context, caller Caller, ref string, p *DestinationPatch) (*Destination, error)
+	Delete(ctx context.Context, caller Caller, ref string, force bool) (*DeletedDestination, error)
+	Enable(ctx context.Context, caller Caller, ref string) (*Destination, error)
+	Disable(ctx context.Context, caller Caller, ref, reason string) (*Destination, error)
 	Lanes(ctx context.Context, caller Caller) ([]Lane, error)
 	OpenBreaker(ctx context.Context, caller Caller, ref, reason string) (*Destination, error)
 	CloseBreaker(ctx context.Context, caller Caller, ref string) (*Destination, error)
@@ -94,6 +101,8 @@ type Services struct {
 	Secrets      Secrets
 	// Audit lists the audit log.
 	Audit func(ctx context.Context, caller Caller, filter AuditFilter) (*AuditPage, error)
+	// RotateKeys seals all secrets with the current key.
+	RotateKeys func(ctx context.Context, caller Caller) (*KeyRotation, error)
 	// Reload reads the configuration again.
 	Reload func(ctx context.Context) (*ReloadReport, error)
 	// Plugins says how the plugins are, by name.
@@ -161,8 +170,10 @@ func New(o Options) (*API, error) {
 	a.registerDestinations()
 	a.registerBreaker()
 	a.registerAlerts()
+	a.registerManage()
 	a.registerSecrets()
 	a.registerAudit()
+	a.registerEncryption()
 	a.registerLifecycle()
 	a.registerPlugins()
 	a.registerDaemon(o.MetricsHandler)

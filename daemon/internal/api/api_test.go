@@ -126,7 +126,31 @@ func (f fakeDestinations) CloseBreaker(_ context.Context, c Caller, ref string) 
 	return f.one(c, ref)
 }
 
-func (f fakeDestinations) Test(_ context.Context, c Caller, ref string) (*TestResult, error) {
+func (f fakeDestinations) Create(_ context.Context, c Caller, n *NewDestination) (*Destination, error) {
+	f.made = *n
+	return f.one(c, n.Label)
+}
+
+func (f fakeDestinations) Update(_ context.Context, c Caller, ref string, p *DestinationPatch) (*Destination, error) {
+	f.made = *p
+	return f.one(c, ref)
+}
+
+func (f fakeDestinations) Delete(_ context.Context, c Caller, ref string, force bool) (*DeletedDestination, error) {
+	f.ref, f.made = ref, force
+	return &DeletedDestination{DeadLetters: 3}, f.called(c)
+}
+
+func (f fakeDestinations) Enable(_ context.Context, c Caller, ref string) (*Destination, error) {
+	return f.one(c, ref)
+}
+
+func (f fakeDestinations) Disable(_ context.Context, c Caller, ref, reason string) (*Destination, error) {
+	f.made = reason
+	return f.one(c, ref)
+}
+
+func (f fakeDestinations) Test(_ context.Context, c Caller, ref string, ping bool) (*TestResult, error) {
 	return &TestResult{OK: true}, f.called(c)
 }
 

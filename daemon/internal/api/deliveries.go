@@ -186,6 +186,7 @@ type listInput struct {
 	Status        string    `query:"status" enum:"pending,processing,retrying,delivered,failed" doc:"Only these"`
 	Destination   string    `query:"destination" maxLength:"255" doc:"Only of this destination: label or id"`
 	CorrelationID string    `query:"correlation_id" maxLength:"255" doc:"Only with this correlation id"`
+	Undelivered   bool      `query:"undelivered" doc:"Only what waits for destinations that are disabled, paused or held, which would stand for ever without you; not with status"`
 	Since         time.Time `query:"since" doc:"Only accepted at or after this time, RFC 3339"`
 	Until         time.Time `query:"until" doc:"Only accepted before this time, RFC 3339"`
 	Cursor        string    `query:"cursor" maxLength:"1024" doc:"next_cursor of the page before"`
@@ -195,9 +196,14 @@ type listInput struct {
 type listOutput struct{ Body *DeliveryPage }
 
 func listDeliveries(ctx context.Context, s *Services, caller Caller, in *listInput) (*listOutput, error) {
+	if in.Undelivered && in.Status != "" {
+		p := newProblem(http.StatusBadRequest, CodeInvalidRequest, "undelivered and status exclude each other: what is undelivered waits.")
+		p.Errors = []FieldProblem{{Parameter: "status", Detail: "leave it out"}}
+		return nil, p
+	}
 	page, err := s.Deliveries.List(ctx, caller, DeliveryFilter{
 		Status: in.Status, Destination: in.Destination, CorrelationID: in.CorrelationID,
-		Since: in.Since, Until: in.Until, Cursor: in.Cursor, Limit: in.Limit,
+		Since: in.Since, Until: in.Until, Cursor: in.Cursor, Limit: in.Limit, Undelivered: in.Undelivered,
 	})
 	if err != nil {
 		return nil, err

@@ -31,7 +31,7 @@ func (a *API) registerDestinations() {
 	register(a, operation{
 		id: "test-destination", method: http.MethodPost, path: "/v1/destinations/{ref}/test", tag: tagDestinations, permission: operateDestinations,
 		summary:     "Test a destination's connection",
-		description: "Resolves, connects and authenticates as the transport does, and delivers nothing. A test that fails is an answer, not an error.",
+		description: "Resolves, connects and authenticates as the transport does, and delivers nothing unless a ping is asked for. A test that fails is an answer, not an error.",
 		errors:      []int{http.StatusNotFound},
 	}, testDestination)
 	register(a, operation{
@@ -79,8 +79,14 @@ func listDestinations(ctx context.Context, s *Services, caller Caller, _ *Scope)
 
 type testOutput struct{ Body *TestResult }
 
-func testDestination(ctx context.Context, s *Services, caller Caller, in *destinationInput) (*testOutput, error) {
-	result, err := s.Destinations.Test(ctx, caller, in.Ref)
+type testInput struct {
+	Scope
+	Ref  string `path:"ref" maxLength:"255" doc:"The destination's label or id"`
+	Ping bool   `query:"ping" doc:"Also deliver a signed event of type ping, where the transport has such a thing"`
+}
+
+func testDestination(ctx context.Context, s *Services, caller Caller, in *testInput) (*testOutput, error) {
+	result, err := s.Destinations.Test(ctx, caller, in.Ref, in.Ping)
 	if err != nil {
 		return nil, err
 	}

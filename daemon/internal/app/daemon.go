@@ -144,6 +144,7 @@ func (d *daemon) start(ctx context.Context) error {
 		Alerts:       &alertService{d.store, d.directory, d.alertSettings},
 		Secrets:      secretService{d.directory, d.log.Logger},
 		Audit:        auditList(d.store),
+		RotateKeys:   rotateKeys(d.directory, d.log.Logger),
 		Reload:       d.reload,
 		Plugins:      func() []api.Plugin { return pluginViews(d.host.Transports()) },
 		Ready:        d.store.Ping,
@@ -287,6 +288,7 @@ func (d *daemon) startEngine(ctx context.Context) error {
 	background, stopBackground := context.WithCancel(running)
 	var group sync.WaitGroup
 	group.Go(func() { _ = d.directory.Watch(background) }) // returns what background ended with
+	group.Go(func() { d.directory.RunSweep(background) })
 	group.Go(func() { d.notifier.Run(background) })
 	group.Go(func() { d.housekeep(background) })
 	checker := check.New(check.Options{

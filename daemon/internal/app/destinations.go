@@ -73,6 +73,7 @@ func (s *destinationService) Get(ctx context.Context, caller api.Caller, ref str
 // Pause implements api.Destinations.
 func (s *destinationService) Pause(ctx context.Context, caller api.Caller, ref string) (*api.Destination, error) {
 	d, err := s.registry.Pause(ctx, caller.Organization, ref, caller.Key)
+	s.audit(ctx, caller, "destination.pause", d, err)
 	if err == nil {
 		s.log.Info("destination paused", "organization", caller.Organization, "destination", d.Label, "by", caller.Key)
 	}
@@ -82,6 +83,7 @@ func (s *destinationService) Pause(ctx context.Context, caller api.Caller, ref s
 // Resume implements api.Destinations.
 func (s *destinationService) Resume(ctx context.Context, caller api.Caller, ref string) (*api.Destination, error) {
 	d, err := s.registry.Resume(ctx, caller.Organization, ref)
+	s.audit(ctx, caller, "destination.resume", d, err)
 	if err == nil {
 		s.log.Info("destination resumed", "organization", caller.Organization, "destination", d.Label, "by", caller.Key)
 	}
@@ -89,8 +91,8 @@ func (s *destinationService) Resume(ctx context.Context, caller api.Caller, ref 
 }
 
 // Test implements api.Destinations.
-func (s *destinationService) Test(ctx context.Context, caller api.Caller, ref string) (*api.TestResult, error) {
-	answer, err := s.registry.Test(ctx, caller.Organization, ref)
+func (s *destinationService) Test(ctx context.Context, caller api.Caller, ref string, ping bool) (*api.TestResult, error) {
+	answer, err := s.registry.Test(ctx, caller.Organization, ref, ping)
 	if err != nil {
 		return nil, destinationProblem(err)
 	}
@@ -193,6 +195,8 @@ func destinationProblem(err error) error {
 		return p
 	}
 	switch {
+	case errors.Is(err, store.ErrWaiting):
+		return api.NewProblem(http.StatusConflict, "deliveries_wait", err.Error()+"; with force=true they become dead letters")
 	case errors.As(err, &wrong):
 		return invalidProblem(wrong)
 	case errors.Is(err, destination.ErrManaged):

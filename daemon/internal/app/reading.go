@@ -184,6 +184,11 @@ func (s deliveryService) List(ctx context.Context, caller api.Caller, f api.Deli
 		filter.DestinationID = &d.ID
 	}
 	page := &api.DeliveryPage{}
+	if f.Undelivered {
+		filter.Stopped = true
+		_, err := s.waiting(ctx, caller, f, filter, at, page)
+		return page, err
+	}
 	if !at.InLog && slices.Contains([]string{"", pending, processing}, f.Status) {
 		full, err := s.waiting(ctx, caller, f, filter, at, page)
 		if err != nil || full || f.Status != "" {
@@ -197,6 +202,9 @@ func (s deliveryService) List(ctx context.Context, caller api.Caller, f api.Deli
 // waiting adds rows of the queue to a page and reports whether that is all of it.
 func (s deliveryService) waiting(ctx context.Context, caller api.Caller, f api.DeliveryFilter, filter store.ListFilter, at cursor, page *api.DeliveryPage) (full bool, err error) {
 	filter.Statuses = []string{pending, processing}
+	if f.Undelivered {
+		filter.Statuses = nil
+	}
 	if f.Status != "" {
 		filter.Statuses = []string{f.Status}
 	}
@@ -206,7 +214,7 @@ func (s deliveryService) waiting(ctx context.Context, caller api.Caller, f api.D
 	}
 	for i := range rows {
 		// What was attempted is in the log as well, where a list of all comes by.
-		if f.Status == "" && rows[i].AttemptCount > 0 {
+		if f.Status == "" && !f.Undelivered && rows[i].AttemptCount > 0 {
 			continue
 		}
 		page.Items = append(page.Items, s.item(ctx, &rows[i], nil))

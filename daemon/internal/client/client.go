@@ -93,6 +93,9 @@ func (c *Client) Deliveries(ctx context.Context, f api.DeliveryFilter) (*api.Del
 	set(query, "destination", f.Destination)
 	set(query, "correlation_id", f.CorrelationID)
 	set(query, "cursor", f.Cursor)
+	if f.Undelivered {
+		query.Set("undelivered", "true")
+	}
 	if f.Limit > 0 {
 		query.Set("limit", fmt.Sprint(f.Limit))
 	}
@@ -193,9 +196,40 @@ func (c *Client) ResolveAlert(ctx context.Context, id string) (*api.Alert, error
 	return do[api.Alert](ctx, c, http.MethodPost, "/v1/alerts/"+url.PathEscape(id)+"/resolve", nil, nil)
 }
 
-// Test tests a destination's connection.
-func (c *Client) Test(ctx context.Context, ref string) (*api.TestResult, error) {
-	return do[api.TestResult](ctx, c, http.MethodPost, destinationPath(ref, "/test"), nil, nil)
+// Test tests a destination's connection; with ping it also delivers a signed event.
+func (c *Client) Test(ctx context.Context, ref string, ping bool) (*api.TestResult, error) {
+	query := url.Values{}
+	if ping {
+		query.Set("ping", "true")
+	}
+	return do[api.TestResult](ctx, c, http.MethodPost, destinationPath(ref, "/test"), query, nil)
+}
+
+// CreateDestination creates a destination.
+func (c *Client) CreateDestination(ctx context.Context, n *api.NewDestination) (*api.Destination, error) {
+	return do[api.Destination](ctx, c, http.MethodPost, "/v1/destinations", nil, n)
+}
+
+// UpdateDestination changes a destination.
+func (c *Client) UpdateDestination(ctx context.Context, ref string, p *api.DestinationPatch) (*api.Destination, error) {
+	return do[api.Destination](ctx, c, http.MethodPatch, destinationPath(ref, ""), nil, p)
+}
+
+// DeleteDestination deletes a destination; with force also where deliveries wait.
+func (c *Client) DeleteDestination(ctx context.Context, ref string, force bool) (*api.DeletedDestination, error) {
+	return do[api.DeletedDestination](ctx, c, http.MethodDelete, destinationPath(ref, ""), forced(force), nil)
+}
+
+// Enable enables a destination.
+func (c *Client) Enable(ctx context.Context, ref string) (*api.Destination, error) {
+	return do[api.Destination](ctx, c, http.MethodPost, destinationPath(ref, "/enable"), nil, nil)
+}
+
+// Disable disables a destination.
+func (c *Client) Disable(ctx context.Context, ref, reason string) (*api.Destination, error) {
+	query := url.Values{}
+	set(query, "reason", reason)
+	return do[api.Destination](ctx, c, http.MethodPost, destinationPath(ref, "/disable"), query, nil)
 }
 
 // Secrets lists the signing secrets of a destination.
@@ -250,6 +284,11 @@ func forced(force bool) url.Values {
 // Plugins says how the plugins of the daemon are.
 func (c *Client) Plugins(ctx context.Context) (*api.PluginList, error) {
 	return do[api.PluginList](ctx, c, http.MethodGet, "/v1/plugins", nil, nil)
+}
+
+// RotateKeys seals all secrets with the current encryption key.
+func (c *Client) RotateKeys(ctx context.Context) (*api.KeyRotation, error) {
+	return do[api.KeyRotation](ctx, c, http.MethodPost, "/v1/keys/rotate", nil, nil)
 }
 
 // Reload makes the daemon read its configuration again.
@@ -336,7 +375,7 @@ func (c *Client) request(ctx context.Context, method, path string, query url.Val
 
 // send makes a request for the organization that the client acts for.
 func (c *Client) send(ctx context.Context, method, path string, query url.Values, content io.Reader) (*http.Request, error) {
-	if c.organization != "" && path != "/v1/reload" && path != "/v1/plugins" {
+	if c.organization != "" && path != "/v1/reload" && path != "/v1/plugins" && path != "/v1/keys/rotate" {
 		if query == nil {
 			query = url.Values{}
 		}

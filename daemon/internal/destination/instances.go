@@ -218,12 +218,12 @@ func (r *Registry) Stop() { r.closing.Wait() }
 // an instance of its own; it delivers nothing. A step that failed is in the
 // answer; errors are those of Open. A good test ends a hold, and lets an open
 // breaker try a probe at once.
-func (r *Registry) Test(ctx context.Context, organization, ref string) (*transportv1.TestConnectionResponse, error) {
+func (r *Registry) Test(ctx context.Context, organization, ref string, ping bool) (*transportv1.TestConnectionResponse, error) {
 	d, err := r.ByRef(ctx, organization, ref)
 	if err != nil {
 		return nil, err
 	}
-	answer, err := r.test(ctx, d)
+	answer, err := r.test(ctx, d, ping)
 	if err == nil && passed(answer) {
 		err = r.endHold(ctx, d)
 	}
@@ -234,7 +234,7 @@ func (r *Registry) Test(ctx context.Context, organization, ref string) (*transpo
 // says whether the test passed, and else at which step it failed and why, and
 // changes nothing.
 func (r *Registry) Check(ctx context.Context, d *Destination) (ok bool, reason string, err error) {
-	answer, err := r.test(ctx, d)
+	answer, err := r.test(ctx, d, false)
 	if err != nil {
 		return false, "", err
 	}
@@ -246,13 +246,13 @@ func (r *Registry) Check(ctx context.Context, d *Destination) (ok bool, reason s
 	return passed(answer), "the transport tested nothing", nil
 }
 
-func (r *Registry) test(ctx context.Context, d *Destination) (*transportv1.TestConnectionResponse, error) {
+func (r *Registry) test(ctx context.Context, d *Destination, ping bool) (*transportv1.TestConnectionResponse, error) {
 	name := &transportv1.InstanceRef{Id: "test-" + strconv.Itoa(int(d.ID)) + "-" + rand.Text()[:8], Generation: uint64(d.Generation)}
 	if err := r.openAs(ctx, d, name); err != nil {
 		return nil, err
 	}
 	defer r.Release(d.Type, name)
-	answer, err := r.transports.TestConnection(ctx, d.Type, name, false)
+	answer, err := r.transports.TestConnection(ctx, d.Type, name, ping)
 	if err != nil {
 		return nil, fmt.Errorf("testing %s: %w", d.key(), unavailable(err))
 	}

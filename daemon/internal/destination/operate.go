@@ -155,3 +155,8 @@ func auditOf(d *Destination, action string, by By, details []byte) *store.Audit 
 		Action: action, TargetType: "destination", Target: d.Label, Details: details,
 	}
 }
+
+// Audit records that something was done to a destination.
+func (r *Registry) Audit(ctx context.Context, d *Destination, action string, by By) error {
+	return r.store.RecordAudit(ctx, auditOf(d, action, by, nil))
+}

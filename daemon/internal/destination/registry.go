@@ -38,6 +38,7 @@ const (
 // Transports is what the registry needs of the plugin host.
 type Transports interface {
 	Describe(transport string) (*transportv1.DescribeResponse, error)
+	Validate(ctx context.Context, transport string, configJSON []byte) ([]*transportv1.Diagnostic, error)
 	Open(ctx context.Context, transport string, req *transportv1.OpenRequest) error
 	Close(ctx context.Context, transport string, ref *transportv1.InstanceRef) error
 	TestConnection(ctx context.Context, transport string, ref *transportv1.InstanceRef, ping bool) (*transportv1.TestConnectionResponse, error)

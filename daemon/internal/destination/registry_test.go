@@ -51,6 +51,21 @@ func (p *plugins) Describe(transport string) (*transportv1.DescribeResponse, err
 	}}}}}, nil
 }
 
+func (p *plugins) Validate(_ context.Context, _ string, config []byte) ([]*transportv1.Diagnostic, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.down != nil {
+		return nil, p.down
+	}
+	if strings.Contains(string(config), "ftp://") {
+		return []*transportv1.Diagnostic{{
+			Severity: transportv1.Diagnostic_SEVERITY_ERROR, Summary: "must be https",
+			Path: []*transportv1.PathStep{{Step: &transportv1.PathStep_Attribute{Attribute: "url"}}},
+		}}, nil
+	}
+	return nil, nil
+}
+
 func refName(ref *transportv1.InstanceRef) string {
 	return fmt.Sprintf("%s/%d", ref.GetId(), ref.GetGeneration())
 }
@@ -379,7 +394,7 @@ func TestGoodConnectionTestEndsAHold(t *testing.T) {
 	d := f.get(t, "acme", "billing")
 	f.exec(t, `insert into destination_health (destination_id, status, last_check_at, held_at, hold_reason) values ($1, 'unhealthy', now(), now(), 'auth')`, d.ID)
 	f.plugins.set(func() { f.plugins.failed = "auth" })
-	answer, err := f.Test(t.Context(), "acme", "billing")
+	answer, err := f.Test(t.Context(), "acme", "billing", false)
 	if err != nil || len(answer.GetSteps()) != 2 {
 		t.Fatal(answer, err)
 	}
@@ -387,7 +402,7 @@ func TestGoodConnectionTestEndsAHold(t *testing.T) {
 		t.Errorf("a failed test ended the hold, %v", err)
 	}
 	f.plugins.set(func() { f.plugins.failed = "" })
-	if _, err := f.Test(t.Context(), "acme", "billing"); err != nil {
+	if _, err := f.Test(t.Context(), "acme", "billing", false); err != nil {
 		t.Fatal(err)
 	}
 	if h, err := f.store.Health(t.Context(), d.ID); err != nil || h.HeldAt != nil {

@@ -42,6 +42,8 @@ An error is RFC 9457: ` + "`application/problem+json`" + ` as in [Problem](#prob
 | 409 | ` + "`idempotency_conflict`" + ` | the key was used with a different request |
 | 409 | ` + "`conflict`, `not_replayable`, `not_cancellable`" + ` | it is not in a state in which this can be done |
 | 409 | ` + "`managed_by_config`" + ` | the configuration decides this: change the file and reload |
+| 409 | ` + "`label_taken`" + ` | the organization has a destination of that label |
+| 409 | ` + "`deliveries_wait`" + ` | the destination is not deleted while deliveries wait; ` + "`force=true`" + ` makes dead letters of them |
 | 409 | ` + "`last_secret`" + ` | without it nothing could be sent; ` + "`force=true`" + ` holds the deliveries until there is another |
 | 409 | ` + "`too_many_secrets`" + ` | 10 are usable already: revoke one |
 | 413 | ` + "`body_too_large`, `payload_too_large`, `artifact_too_large`" + ` | more than ` + "`http.max_body`, `submit.max_payload` or `artifacts.max_size`" + ` |

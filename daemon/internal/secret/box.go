@@ -140,6 +140,13 @@ func NewBox(primary Key, older ...Key) (*Box, error) {
 // KeyID returns the id of the key that the box seals with.
 func (b *Box) KeyID() string { return b.primary }
 
+// SealedPrefix starts every text that a box has sealed, with whatever key.
+const SealedPrefix = sealedPrefix
+
+// Prefix starts every text that the box seals: what starts otherwise is plain, or
+// sealed with another key.
+func (b *Box) Prefix() string { return sealedPrefix + b.primary + ":" }
+
 // Seal encrypts plaintext (at most [MaxSealSize] bytes) into text of the form
 // "enc:v1:<key id>:<base64url>", which needs no escaping in JSON, SQL or HCL
 // and has 16 + ceil((len+28)*4/3) characters: 201 for 110 bytes, so the text

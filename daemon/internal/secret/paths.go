@@ -77,6 +77,48 @@ func (b *Box) OpenPaths(document []byte, associatedData string) ([]byte, error) 
 	return json.Marshal(opened)
 }
 
+// ResealPaths returns the document with what is plain at one of the paths sealed
+// and, with rekey, what another than the box's first key sealed, wherever it is,
+// sealed with that one. Everything else keeps its text. Errors are those of
+// [Box.Open], or say that this is no document.
+func (b *Box) ResealPaths(document []byte, paths []string, associatedData string, rekey bool) (resealed []byte, changed bool, err error) {
+	resealed, err = rewrite("sealing", document, paths, func(place string, value any) (any, error) {
+		if text, ok := value.(string); ok && IsSealed(text) {
+			return value, nil
+		}
+		changed = true
+		plain, err := json.Marshal(value)
+		if err != nil {
+			return nil, err
+		}
+		return b.Seal(string(plain), placeData(associatedData, place))
+	})
+	if err != nil || !rekey {
+		return resealed, changed, err
+	}
+	root, err := decode(resealed)
+	if err != nil {
+		return nil, false, fmt.Errorf("sealing secrets of a document: %w", err)
+	}
+	root, err = walk(root, "", func(place string, value any) (any, error) {
+		text, ok := value.(string)
+		if id, sealed := SealedKeyID(text); !ok || !sealed || id == b.primary {
+			return value, nil
+		}
+		plain, err := b.Open(text, placeData(associatedData, place))
+		if err != nil {
+			return nil, err
+		}
+		changed = true
+		return b.Seal(plain, placeData(associatedData, place))
+	})
+	if err != nil {
+		return nil, false, fmt.Errorf("sealing secrets of a document: %w", err)
+	}
+	resealed, err = json.Marshal(root)
+	return resealed, changed, err
+}
+
 // NeedsSeal reports whether a value at one of the paths is plain or sealed
 // with another key than the box's first: what a sweep or a key rotation has to
 // rewrite.

@@ -207,6 +207,8 @@ type ListFilter struct {
 	Statuses []string
 	// Since and Until bound created_at, Since included.
 	Since, Until time.Time
+	// Stopped chooses what waits for destinations that are disabled, paused or held.
+	Stopped bool
 }
 
 func (f ListFilter) holdable() bool { return f.CorrelationID == nil || holdable(*f.CorrelationID) }
@@ -275,6 +277,8 @@ cross join lateral (
   order by q.destination_id desc, (-q.priority) desc, coalesce(q.next_retry_at, q.scheduled_at) desc, q.id desc
   limit $5) q
 where d.organization_id = $1 and ($2::int is null or d.id = $2)
+  and (not $10::bool or d.disabled = 'true' or d.paused_at is not null
+    or exists (select 1 from destination_health h where h.destination_id = d.id and h.held_at is not null))
 order by coalesce(q.next_retry_at, q.scheduled_at) desc, q.id desc
 limit $5`
 
@@ -286,7 +290,7 @@ func (s *Store) ListWaiting(ctx context.Context, organization string, f ListFilt
 	}
 	behind = behind.begin()
 	return s.queueRows(ctx, "listing waiting deliveries", waitingSQL, organization, f.DestinationID, behind.At, behind.ID, limit,
-		f.CorrelationID, f.Since, f.until(), f.Statuses)
+		f.CorrelationID, f.Since, f.until(), f.Statuses, f.Stopped)
 }
 
 func (s *Store) queueRows(ctx context.Context, doing, sql string, args ...any) ([]QueueRow, error) {
