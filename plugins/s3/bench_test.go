@@ -19,9 +19,9 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	transportv1 "github.com/deliveryd/deliveryd/gen/transport/v1"
-	"github.com/deliveryd/deliveryd/internal/versitygw"
 	"github.com/deliveryd/deliveryd/sdk/conformance"
 	"github.com/deliveryd/deliveryd/sdk/plugintest"
+	"github.com/deliveryd/deliveryd/sdk/plugintest/versitygw"
 	"github.com/deliveryd/deliveryd/sdk/schema"
 )
 

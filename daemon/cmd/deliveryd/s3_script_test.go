@@ -10,7 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/deliveryd/deliveryd/internal/versitygw"
+	"github.com/deliveryd/deliveryd/sdk/plugintest/versitygw"
 )
 
 type gatewayKey struct{}

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/deliveryd/deliveryd/internal/versitygw"
+	"github.com/deliveryd/deliveryd/sdk/plugintest/versitygw"
 	"github.com/deliveryd/deliveryd/sdk/transport"
 )
 

@@ -22,8 +22,8 @@ import (
 
 	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
 
-	"github.com/deliveryd/deliveryd/internal/versitygw"
 	"github.com/deliveryd/deliveryd/sdk/egress"
+	"github.com/deliveryd/deliveryd/sdk/plugintest/versitygw"
 	"github.com/deliveryd/deliveryd/sdk/schema"
 	"github.com/deliveryd/deliveryd/sdk/transport"
 )
