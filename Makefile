@@ -13,7 +13,10 @@ PYTHON_PACKAGES := python3-grpcio=/usr/lib/python3/dist-packages/grpc/__init__.p
   python3-protobuf=/usr/lib/python3/dist-packages/google/protobuf/__init__.py \
   python3-cryptography=/usr/lib/python3/dist-packages/cryptography/__init__.py \
   protobuf-compiler=protoc protobuf-compiler-grpc=grpc_python_plugin libprotobuf-dev=/usr/include/google/protobuf/duration.proto
-TEST_PACKAGES   := $(SERVER_PACKAGES) openssh-server=sshd openssh-client=ssh-keygen pgbouncer=pgbouncer nodejs=node npm=npm faketime=faketime $(PYTHON_PACKAGES)
+# A private Postfix with Cyrus SASL, for the e-mail transport (sdk/plugintest/postfix).
+MAIL_PACKAGES := postfix=postfix sasl2-bin=saslpasswd2 libsasl2-modules-db=/usr/share/doc/libsasl2-modules-db \
+  libsasl2-modules=/usr/share/doc/libsasl2-modules
+TEST_PACKAGES   := $(SERVER_PACKAGES) openssh-server=sshd openssh-client=ssh-keygen pgbouncer=pgbouncer nodejs=node npm=npm faketime=faketime $(PYTHON_PACKAGES) $(MAIL_PACKAGES)
 
 VERSION ?= $(or $(shell git describe --tags --always --dirty 2>/dev/null),dev)
 # Static and without paths of the machine that built them: a binary runs on any Linux, and two builds are alike.

@@ -31,6 +31,9 @@ func NewHTTPPeer() (Peer, error) { return conformance.NewHTTPPeer() }
 // NewS3Peer makes a Peer for transports that write objects by S3.
 func NewS3Peer() (Peer, error) { return conformance.NewS3Peer() }
 
+// NewSMTPPeer makes a Peer for transports that deliver by SMTP.
+func NewSMTPPeer() (Peer, error) { return conformance.NewSMTPPeer() }
+
 // Run checks every promise that applies to target, each in a subtest with its
 // own process. It does not run them in parallel: some measure time.
 func Run(t *testing.T, target Target) {

@@ -26,6 +26,7 @@ const (
 	peerNone = "none"
 	peerHTTP = "http"
 	peerS3   = "s3"
+	peerSMTP = "smtp"
 )
 
 func newPluginTest() *cobra.Command {
@@ -43,7 +44,7 @@ func newPluginTest() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.settings, "settings", "{}", "config {} of a destination as JSON; @FILE reads a file, - standard input")
-	flags.StringVar(&f.peer, "peer", peerNone, "server to play for the plugin: http, s3 or none")
+	flags.StringVar(&f.peer, "peer", peerNone, "server to play for the plugin: http, s3, smtp or none")
 	flags.StringArrayVar(&f.cases, "case", nil, "run this case only, repeatable; an unknown one lists all")
 	flags.StringArrayVar(&f.secrets, "secret", nil, "signing secret, as the daemon would keep it; repeatable")
 	flags.StringArrayVar(&f.allow, "allow", nil, "network that may be dialled although it is not public, repeatable (default the loopback networks)")
@@ -72,12 +73,14 @@ func (f *pluginTest) target(binary string, stdin io.Reader) (conformance.Target,
 		target.Peer = conformance.NewHTTPPeer
 	case peerS3:
 		target.Peer = conformance.NewS3Peer
+	case peerSMTP:
+		target.Peer = conformance.NewSMTPPeer
 	case peerNone:
 		if strings.Contains(target.Config, "{{peer}}") {
 			return target, errors.New("--settings has {{peer}}, but there is none: add --peer http")
 		}
 	default:
-		return target, fmt.Errorf("--peer %q: want %s, %s or %s", f.peer, peerHTTP, peerS3, peerNone)
+		return target, fmt.Errorf("--peer %q: want %s, %s, %s or %s", f.peer, peerHTTP, peerS3, peerSMTP, peerNone)
 	}
 	known := map[string]bool{}
 	var names []string

@@ -82,6 +82,7 @@ func TestScripts(t *testing.T) {
 			"http":     httpCommand,
 			"freeport": freePortCommand,
 			"systemd":  systemdCommand,
+			"mail":     mailCommand(t),
 		},
 	})
 }

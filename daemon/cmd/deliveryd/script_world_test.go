@@ -121,7 +121,7 @@ func startDaemon(ts *testscript.TestScript, w *world, name string, args []string
 			p.cmd.Env = append(p.cmd.Env, variable+"="+ts.Getenv(variable))
 		}
 	}
-	for _, variable := range []string{"ADDRESS", "NOTIFY_SOCKET", "TOPIC_URL", "S3_URL"} {
+	for _, variable := range []string{"ADDRESS", "NOTIFY_SOCKET", "TOPIC_URL", "MAIL_PORT", "MAIL_CA", "MAIL_USER", "MAIL_PASSWORD", "S3_URL"} {
 		if value := ts.Getenv(variable); value != "" {
 			p.cmd.Env = append(p.cmd.Env, variable+"="+value)
 		}

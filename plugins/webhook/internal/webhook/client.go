@@ -2,8 +2,6 @@ package webhook
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net"
 	"net/http"
@@ -43,7 +41,7 @@ func newClient(in transport.Instance, c *Config) (*http.Transport, error) {
 		idle = defaultConcurrency
 	}
 	idle = min(idle, maxIdle)
-	config, finding := newTLS(c.TLS)
+	config, finding := c.TLS.Client(schema.At("tls"))
 	if finding != nil {
 		return nil, *finding
 	}
@@ -70,43 +68,6 @@ func newClient(in transport.Instance, c *Config) (*http.Transport, error) {
 		client.Proxy = http.ProxyURL(proxy)
 	}
 	return client, nil
-}
-
-// newTLS never quotes what it could not read: it may be a private key.
-func newTLS(c *TLS) (*tls.Config, *transport.Diagnostic) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(8)}
-	if c == nil {
-		return config, nil
-	}
-	finding := func(name, text string) (*tls.Config, *transport.Diagnostic) {
-		d := schema.Errorf(schema.At("tls", name), "%s", text)
-		return nil, &d
-	}
-	config.ServerName = c.ServerName
-	if c.CA != "" {
-		pool, err := x509.SystemCertPool()
-		if err != nil {
-			pool = x509.NewCertPool() // a system without authorities
-		}
-		if !pool.AppendCertsFromPEM([]byte(c.CA)) {
-			return finding("ca", "no certificate in the PEM text")
-		}
-		config.RootCAs = pool
-	}
-	switch {
-	case c.Certificate == "" && c.Key == "":
-		return config, nil
-	case c.Certificate == "":
-		return finding("certificate", "a key without its certificate")
-	case c.Key == "":
-		return finding("key", "a certificate without its key")
-	}
-	pair, err := tls.X509KeyPair([]byte(c.Certificate), []byte(c.Key))
-	if err != nil {
-		return finding("certificate", "certificate and key do not fit together, or one of them cannot be read")
-	}
-	config.Certificates = []tls.Certificate{pair}
-	return config, nil
 }
 
 // checkTarget applies the egress policy to a target that a proxy would dial

@@ -10,8 +10,10 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/deliveryd/deliveryd/sdk/oauth2"
 	"github.com/deliveryd/deliveryd/sdk/schema"
 	"github.com/deliveryd/deliveryd/sdk/signature"
+	"github.com/deliveryd/deliveryd/sdk/tlsconfig"
 	"github.com/deliveryd/deliveryd/sdk/transport"
 )
 
@@ -42,12 +44,12 @@ type Config struct {
 	PermanentStatuses []int  `config:"permanent_statuses" max:"50" doc:"HTTP statuses that mean that this delivery can never succeed, against the built-in table." example:"[404, 409]"`
 	RetryStatuses     []int  `config:"retry_statuses" max:"50" doc:"HTTP statuses to retry after, against the built-in table." example:"[400, 422]"`
 
-	Signature *Signature `config:"signature" doc:"A second signature in a form of its own, beside the headers of Standard Webhooks, which are always sent. It is made with the primary secret."`
-	Basic     *Basic     `config:"basic" doc:"Basic authentication (RFC 7617)."`
-	Bearer    *Bearer    `config:"bearer" doc:"A bearer token (RFC 6750)."`
-	APIKey    *APIKey    `config:"api_key" doc:"An API key in a header."`
-	OAuth2    *OAuth2    `config:"oauth2" doc:"OAuth 2.0 client credentials (RFC 6749, 4.4). The token is cached, and renewed before it expires."`
-	TLS       *TLS       `config:"tls" doc:"TLS settings."`
+	Signature *Signature        `config:"signature" doc:"A second signature in a form of its own, beside the headers of Standard Webhooks, which are always sent. It is made with the primary secret."`
+	Basic     *Basic            `config:"basic" doc:"Basic authentication (RFC 7617)."`
+	Bearer    *Bearer           `config:"bearer" doc:"A bearer token (RFC 6750)."`
+	APIKey    *APIKey           `config:"api_key" doc:"An API key in a header."`
+	OAuth2    *oauth2.Config    `config:"oauth2" doc:"OAuth 2.0 client credentials (RFC 6749, 4.4). The token is cached, and renewed before it expires."`
+	TLS       *tlsconfig.Config `config:"tls" doc:"TLS settings."`
 }
 
 // Signature is the second form.
@@ -76,24 +78,6 @@ type APIKey struct {
 	Value  string `config:"value,required,secret" doc:"The key."`
 }
 
-// OAuth2 client credentials.
-type OAuth2 struct {
-	TokenURL     string   `config:"token_url,required" format:"url" pattern:"https?://.+" doc:"Token endpoint; it obeys the egress policy."`
-	ClientID     string   `config:"client_id,required" doc:"Client id."`
-	ClientSecret string   `config:"client_secret,required,secret" doc:"Client secret."`
-	Scopes       []string `config:"scopes" max:"50" doc:"Scopes to ask for."`
-	Audience     string   `config:"audience" doc:"Audience to ask for, where the server wants one."`
-	AuthStyle    string   `config:"auth_style" enum:"header,body" default:"header" doc:"Where the client's credentials go: the Authorization header or the form."`
-}
-
-// TLS settings.
-type TLS struct {
-	CA          string `config:"ca" format:"pem" doc:"Certificates of authorities to trust beside the system's." example:"file(\"ca.pem\")"`
-	Certificate string `config:"certificate" format:"pem" doc:"Client certificate with its chain."`
-	Key         string `config:"key,secret" format:"pem" doc:"Private key of the client certificate."`
-	ServerName  string `config:"server_name" format:"host" doc:"Name to expect in the server's certificate instead of the URL's host."`
-}
-
 // Validate checks what tags cannot say.
 func (c *Config) Validate() transport.Diagnostics {
 	d := checkURL("url", c.URL)
@@ -111,7 +95,7 @@ func (c *Config) Validate() transport.Diagnostics {
 		d = append(d, checkURL("proxy", c.Proxy)...)
 	}
 	if c.TLS != nil {
-		if _, finding := newTLS(c.TLS); finding != nil {
+		if _, finding := c.TLS.Client(schema.At("tls")); finding != nil {
 			d = append(d, *finding)
 		}
 	}

@@ -5,7 +5,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/deliveryd/deliveryd/sdk/oauth2"
 	"github.com/deliveryd/deliveryd/sdk/schema"
+	"github.com/deliveryd/deliveryd/sdk/tlsconfig"
 )
 
 func TestConfigMistakesNameTheirPlace(t *testing.T) {
@@ -14,7 +16,7 @@ func TestConfigMistakesNameTheirPlace(t *testing.T) {
 		return defaulted(Config{
 			URL: "https://a.example/x", Secret: testSecret, Headers: map[string]string{"X-A": "1"}, SecretHeaders: map[string]string{"X-B": "2"},
 			MetadataHeaders: map[string]string{"X-C": "c"}, Signature: &Signature{Header: "X-D"}, APIKey: &APIKey{Header: "X-E", Value: "v"},
-			Proxy: "http://proxy.example:3128", PermanentStatuses: []int{404}, RetryStatuses: []int{400}, TLS: &TLS{ServerName: "b.example"},
+			Proxy: "http://proxy.example:3128", PermanentStatuses: []int{404}, RetryStatuses: []int{400}, TLS: &tlsconfig.Config{ServerName: "b.example"},
 		})
 	}
 	fine := good()
@@ -45,14 +47,14 @@ func TestConfigMistakesNameTheirPlace(t *testing.T) {
 		"two authentications":       {func(c *Config) { c.Basic = &Basic{} }, "basic"},
 		"authorization twice":       {func(c *Config) { c.APIKey = nil; c.Basic = &Basic{}; c.Headers = many("Authorization", "x") }, "basic"},
 		"token with a line break":   {func(c *Config) { c.APIKey = nil; c.Bearer = &Bearer{Token: "hunter2\n"} }, "bearer.token"},
-		"credentials in token URL":  {func(c *Config) { c.APIKey = nil; c.OAuth2 = &OAuth2{TokenURL: "https://a:hunter2@b.example"} }, "oauth2.token_url"},
+		"credentials in token URL":  {func(c *Config) { c.APIKey = nil; c.OAuth2 = &oauth2.Config{TokenURL: "https://a:hunter2@b.example"} }, "oauth2.token_url"},
 		"credentials in proxy":      {func(c *Config) { c.Proxy = "http://a:hunter2@b.example" }, "proxy"},
 		"success as permanent":      {func(c *Config) { c.PermanentStatuses = []int{404, 200} }, "permanent_statuses[1]"},
 		"both":                      {func(c *Config) { c.RetryStatuses = []int{404} }, "retry_statuses[0]"},
-		"no certificate":            {func(c *Config) { c.TLS = &TLS{CA: "hunter2"} }, "tls.ca"},
-		"key alone":                 {func(c *Config) { c.TLS = &TLS{Key: "hunter2"} }, "tls.certificate"},
-		"certificate alone":         {func(c *Config) { c.TLS = &TLS{Certificate: "hunter2"} }, "tls.key"},
-		"pair that is none":         {func(c *Config) { c.TLS = &TLS{Certificate: "hunter2", Key: "hunter2"} }, "tls.certificate"},
+		"no certificate":            {func(c *Config) { c.TLS = &tlsconfig.Config{CA: "hunter2"} }, "tls.ca"},
+		"key alone":                 {func(c *Config) { c.TLS = &tlsconfig.Config{Key: "hunter2"} }, "tls.certificate"},
+		"certificate alone":         {func(c *Config) { c.TLS = &tlsconfig.Config{Certificate: "hunter2"} }, "tls.key"},
+		"pair that is none":         {func(c *Config) { c.TLS = &tlsconfig.Config{Certificate: "hunter2", Key: "hunter2"} }, "tls.certificate"},
 	} {
 		broken := good()
 		c.change(&broken)

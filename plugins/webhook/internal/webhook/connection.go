@@ -9,14 +9,11 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
+	"github.com/deliveryd/deliveryd/sdk/tlsconfig"
 	"github.com/deliveryd/deliveryd/sdk/transport"
 )
-
-// expirySoon is when a certificate is worth a warning.
-const expirySoon = 14 * 24 * time.Hour
 
 // TestConnection tries dns, tcp, tls and http. Without ping it sends a HEAD
 // request, which carries nothing; with ping, a signed event that says so.
@@ -39,7 +36,7 @@ func (w *webhook) TestConnection(ctx context.Context, ping bool) []transport.Ste
 		return steps.All()
 	}
 	if w.tokens != nil && !steps.Run("auth", func() (string, error) {
-		_, err := w.tokens.get(ctx)
+		_, err := w.tokens.Token(ctx)
 		return "the token endpoint issued a token", err
 	}) {
 		return steps.All()
@@ -50,7 +47,7 @@ func (w *webhook) TestConnection(ctx context.Context, ping bool) []transport.Ste
 
 // tryDirectly tries what is below HTTP.
 func (w *webhook) tryDirectly(ctx context.Context, steps *transport.Steps, conn *net.Conn) bool {
-	ok := steps.Run("dns", func() (string, error) { return w.tryDNS(ctx) }) &&
+	ok := steps.Run("dns", func() (string, error) { return transport.TestResolve(ctx, w.egress, w.url.Hostname()) }) &&
 		steps.Run("tcp", func() (detail string, err error) {
 			*conn, detail, err = w.dial(ctx, w.url)
 			return detail, err
@@ -71,25 +68,6 @@ func (w *webhook) tryProxy(ctx context.Context) (net.Conn, string, error) {
 		return nil, "", transport.ConfigError(err)
 	}
 	return w.dial(ctx, proxy)
-}
-
-func (w *webhook) tryDNS(ctx context.Context) (string, error) {
-	host := w.url.Hostname()
-	addresses, err := w.egress.Resolve(ctx, host)
-	if err != nil {
-		return "", transport.Network(err)
-	}
-	var blocked error
-	texts := make([]string, len(addresses))
-	for i, address := range addresses {
-		texts[i] = address.Unmap().String()
-		if err := w.egress.Check(host, address); err != nil && blocked == nil {
-			blocked = err
-		} else if err == nil {
-			return host + " is " + strings.Join(texts[:i+1], ", "), nil
-		}
-	}
-	return "", transport.Network(blocked)
 }
 
 func (w *webhook) dial(ctx context.Context, target *url.URL) (net.Conn, string, error) {
@@ -124,20 +102,11 @@ func (w *webhook) tryTLS(ctx context.Context, conn net.Conn) (string, error) {
 		}
 		return "", transport.Unavailable(err, transport.WithCode("tls.failed"))
 	}
-	detail := certificateDetail(secured.ConnectionState(), time.Now())
+	detail := tlsconfig.Describe(secured.ConnectionState(), time.Now())
 	if asked && len(config.Certificates) == 0 {
 		detail = "WARNING: the server asks for a client certificate and none is configured. " + detail
 	}
 	return detail, nil
-}
-
-func certificateDetail(state tls.ConnectionState, now time.Time) string {
-	ends := state.PeerCertificates[0].NotAfter
-	detail := fmt.Sprintf("%s; certificate valid until %s", tls.VersionName(state.Version), ends.UTC().Format(time.DateOnly))
-	if left := ends.Sub(now); left < expirySoon {
-		detail = fmt.Sprintf("WARNING: the certificate expires in %d days. %s", int(left.Hours()/24), detail)
-	}
-	return detail
 }
 
 func (w *webhook) tryHTTP(ctx context.Context, ping bool) (string, error) {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/deliveryd/deliveryd/sdk/oauth2"
 	"github.com/deliveryd/deliveryd/sdk/transport"
 )
 
@@ -56,7 +57,7 @@ func oauthHook(t *testing.T, i *issuer, target string) *webhook {
 	t.Helper()
 	i.form = make(chan url.Values, 10)
 	endpoint := receiver(t, i.ServeHTTP)
-	return opened(t, loopback(t), Config{URL: target, Secret: testSecret, OAuth2: &OAuth2{
+	return opened(t, loopback(t), Config{URL: target, Secret: testSecret, OAuth2: &oauth2.Config{
 		TokenURL: endpoint.URL + "/token", ClientID: "id:1", ClientSecret: "secret/1", Scopes: []string{"a", "b"}, Audience: "aud",
 	}})
 }
@@ -89,14 +90,14 @@ func TestTokenIsRenewedBeforeItsEnd(t *testing.T) {
 	i := &issuer{}
 	hook := oauthHook(t, i, guarded(t, func(string) bool { return true }))
 	now := time.Now()
-	hook.tokens.now = func() time.Time { return now }
+	hook.tokens = oauth2.New(hook.config.OAuth2, oauth2.Options{Client: hook.client, Now: func() time.Time { return now }})
 	issued := now
 	for _, step := range []struct {
 		after time.Duration
 		want  string
 	}{{0, "token-1"}, {3569 * time.Second, "token-1"}, {3571 * time.Second, "token-2"}} { // 30 s before its end
 		now = issued.Add(step.after)
-		if token, err := hook.tokens.get(t.Context()); err != nil || token != step.want {
+		if token, err := hook.tokens.Token(t.Context()); err != nil || token != step.want {
 			t.Errorf("after %s: %q, %v; want %q", step.after, token, err, step.want)
 		}
 	}
@@ -169,7 +170,7 @@ func TestTokenEndpointFailures(t *testing.T) {
 
 func TestTokenEndpointObeysTheEgressPolicy(t *testing.T) {
 	t.Parallel()
-	hook := opened(t, loopback(t), Config{URL: "http://127.0.0.1:1", Secret: testSecret, OAuth2: &OAuth2{TokenURL: "http://169.254.169.254/token", ClientID: "a", ClientSecret: "b"}})
+	hook := opened(t, loopback(t), Config{URL: "http://127.0.0.1:1", Secret: testSecret, OAuth2: &oauth2.Config{TokenURL: "http://169.254.169.254/token", ClientID: "a", ClientSecret: "b"}})
 	_, err := hook.Deliver(t.Context(), event("msg_1"))
 	if class, code := classOf(err); class != transport.ClassConfig || code != "egress.blocked" {
 		t.Errorf("%v: %s %s", err, class, code)

@@ -37,7 +37,7 @@ func (w *webhook) answered(receipt transport.Receipt, response *http.Response, t
 	}
 	status := response.StatusCode
 	if w.tokens != nil && status != http.StatusUnauthorized {
-		w.tokens.confirm(token)
+		w.tokens.Confirm(token)
 	}
 	if status/100 == 2 {
 		receipt.Status, receipt.Excerpt = status, excerpt
@@ -117,7 +117,7 @@ func classOfStatus(status int) transport.Class {
 // next attempt asks for a new one, and only if that is refused too the
 // credentials are to blame.
 func (w *webhook) tokenRefused(err error, token string) error {
-	if !w.tokens.forget(token) {
+	if !w.tokens.Forget(token) {
 		return err
 	}
 	return transport.Transient(err, transport.WithCode("oauth2.token_refused"), transport.WithStatus(http.StatusUnauthorized))

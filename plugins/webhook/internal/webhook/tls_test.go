@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/deliveryd/deliveryd/sdk/tlsconfig"
 	"github.com/deliveryd/deliveryd/sdk/transport"
 )
 
@@ -100,7 +101,7 @@ func TestTLSAndHTTP2(t *testing.T) {
 	a := newAuthority(t)
 	url, requests := secureRecorder(t, a, "127.0.0.1", time.Hour, false)
 	for _, http2 := range []bool{true, false} {
-		hook := opened(t, loopback(t), Config{URL: url, Secret: testSecret, HTTP2: http2, TLS: &TLS{CA: a.pem}})
+		hook := opened(t, loopback(t), Config{URL: url, Secret: testSecret, HTTP2: http2, TLS: &tlsconfig.Config{CA: a.pem}})
 		if _, err := hook.Deliver(t.Context(), event("msg_1")); err != nil {
 			t.Fatal(err)
 		}
@@ -113,7 +114,7 @@ func TestTLSAndHTTP2(t *testing.T) {
 		}
 	}
 	// The certificate ends within the hour.
-	steps := opened(t, loopback(t), Config{URL: url, Secret: testSecret, HTTP2: true, TLS: &TLS{CA: a.pem}}).TestConnection(t.Context(), false)
+	steps := opened(t, loopback(t), Config{URL: url, Secret: testSecret, HTTP2: true, TLS: &tlsconfig.Config{CA: a.pem}}).TestConnection(t.Context(), false)
 	if len(steps) != 4 || steps[2].Name != "tls" || !strings.Contains(steps[2].Detail, "WARNING: the certificate expires in 0 days") {
 		t.Errorf("%+v", steps)
 	}
@@ -127,11 +128,11 @@ func TestServerName(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	url, requests := secureRecorder(t, a, "hooks.example", time.Hour, false)
-	_, err := opened(t, loopback(t), Config{URL: url, Secret: testSecret, TLS: &TLS{CA: a.pem}}).Deliver(t.Context(), event("msg_1"))
+	_, err := opened(t, loopback(t), Config{URL: url, Secret: testSecret, TLS: &tlsconfig.Config{CA: a.pem}}).Deliver(t.Context(), event("msg_1"))
 	if class, code := classOf(err); class != transport.ClassUnavailable || code != "tls.certificate" {
 		t.Errorf("wrong name: %v: %s %s", err, class, code)
 	}
-	hook := opened(t, loopback(t), Config{URL: url, Secret: testSecret, TLS: &TLS{CA: a.pem, ServerName: "hooks.example"}})
+	hook := opened(t, loopback(t), Config{URL: url, Secret: testSecret, TLS: &tlsconfig.Config{CA: a.pem, ServerName: "hooks.example"}})
 	if _, err := hook.Deliver(t.Context(), event("msg_1")); err != nil || len(requests) != 1 {
 		t.Errorf("%v, %d requests", err, len(requests))
 	}
@@ -146,7 +147,7 @@ func TestExpiredCertificate(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	url, _ := secureRecorder(t, a, "127.0.0.1", -time.Minute, false)
-	_, err := opened(t, loopback(t), Config{URL: url, Secret: testSecret, TLS: &TLS{CA: a.pem}}).Deliver(t.Context(), event("msg_1"))
+	_, err := opened(t, loopback(t), Config{URL: url, Secret: testSecret, TLS: &tlsconfig.Config{CA: a.pem}}).Deliver(t.Context(), event("msg_1"))
 	if class, code := classOf(err); class != transport.ClassUnavailable || code != "tls.certificate" || !strings.Contains(err.Error(), "expired") {
 		t.Errorf("%v: %s %s", err, class, code)
 	}
@@ -158,19 +159,19 @@ func TestClientCertificate(t *testing.T) {
 	url, requests := secureRecorder(t, a, "127.0.0.1", time.Hour, true)
 	certificate, key := a.issue(t, "client.example", time.Hour)
 	for _, http2 := range []bool{true, false} {
-		hook := opened(t, loopback(t), Config{URL: url, Secret: testSecret, HTTP2: http2, TLS: &TLS{CA: a.pem, Certificate: certificate, Key: key}})
+		hook := opened(t, loopback(t), Config{URL: url, Secret: testSecret, HTTP2: http2, TLS: &tlsconfig.Config{CA: a.pem, Certificate: certificate, Key: key}})
 		if _, err := hook.Deliver(t.Context(), event("msg_1")); err != nil {
 			t.Fatal(err)
 		}
 		<-requests
-		_, err := opened(t, loopback(t), Config{URL: url, Secret: testSecret, HTTP2: http2, TLS: &TLS{CA: a.pem}}).Deliver(t.Context(), event("msg_1"))
+		_, err := opened(t, loopback(t), Config{URL: url, Secret: testSecret, HTTP2: http2, TLS: &tlsconfig.Config{CA: a.pem}}).Deliver(t.Context(), event("msg_1"))
 		if err == nil {
 			t.Error("delivered without the client certificate")
 		}
 	}
 	// The server says so only after the handshake, and a connection that it has
 	// closed may break before its alert is read: the test of the connection warns.
-	steps := opened(t, loopback(t), Config{URL: url, Secret: testSecret, TLS: &TLS{CA: a.pem}}).TestConnection(t.Context(), false)
+	steps := opened(t, loopback(t), Config{URL: url, Secret: testSecret, TLS: &tlsconfig.Config{CA: a.pem}}).TestConnection(t.Context(), false)
 	if len(steps) < 3 || !strings.Contains(steps[2].Detail, "WARNING: the server asks for a client certificate") || steps[len(steps)-1].Err == nil {
 		t.Errorf("%+v", steps)
 	}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/deliveryd/deliveryd/plugins/webhook/internal/direct"
 	"github.com/deliveryd/deliveryd/sdk/envelope"
+	"github.com/deliveryd/deliveryd/sdk/oauth2"
 	"github.com/deliveryd/deliveryd/sdk/schema"
 	"github.com/deliveryd/deliveryd/sdk/signature"
 	"github.com/deliveryd/deliveryd/sdk/transport"
@@ -62,7 +63,7 @@ type webhook struct {
 	egress      dialer
 	signer      *signer
 	redact      *redactor
-	tokens      *tokenSource // nil without OAuth 2.0
+	tokens      *oauth2.Source // nil without OAuth 2.0
 	overrides   map[int]transport.Class
 	bodyTimeout time.Duration // bounds reading an answer
 }
@@ -92,7 +93,7 @@ func open(in transport.Instance, c *Config, shared *pools) (*webhook, error) {
 		w.overrides[status] = transport.ClassTransient
 	}
 	if c.OAuth2 != nil {
-		w.tokens = newTokenSource(c.OAuth2, client, in.Egress)
+		w.tokens = newTokens(c.OAuth2, client, in.Egress)
 	}
 	header, credentials := staticHeader(c)
 	w.credentials = credentials
@@ -130,6 +131,23 @@ func (w *webhook) Deliver(ctx context.Context, d *transport.Delivery) (transport
 		return transport.Receipt{}, transport.ConfigError(err, transport.WithCode("signature.no_secret"))
 	}
 	return w.send(ctx, d, a, token, used)
+}
+
+// newTokens makes the token source of a destination.
+func newTokens(c *oauth2.Config, client *http.Transport, egress dialer) *oauth2.Source {
+	o := oauth2.Options{Client: client, UserAgent: userAgent}
+	if client.Proxy != nil {
+		o.Check = func(ctx context.Context, host string) error { return checkTarget(ctx, egress, host) }
+	}
+	return oauth2.New(c, o)
+}
+
+// token gives the bearer token, or "" without OAuth 2.0.
+func (w *webhook) token(ctx context.Context) (string, error) {
+	if w.tokens == nil {
+		return "", nil
+	}
+	return w.tokens.Token(ctx)
 }
 
 // compose writes the body that will be signed and sent.

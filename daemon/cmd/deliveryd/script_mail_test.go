@@ -1,0 +1,45 @@
+package main
+
+import (
+	"os"
+	"strconv"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/deliveryd/deliveryd/sdk/plugintest/postfix"
+)
+
+// mailCommand runs a real mail server for a script:
+//
+//	mail start MAILBOX   sets MAIL_PORT, MAIL_CA, MAIL_USER and MAIL_PASSWORD
+//	mail await MAILBOX NAME   copies the first message that arrives to a file
+func mailCommand(t *testing.T) func(*testscript.TestScript, bool, []string) {
+	servers := map[string]*postfix.Server{} // by mailbox; scripts use different ones
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) < 2 {
+			ts.Fatalf("usage: mail start MAILBOX | mail await MAILBOX FILE")
+		}
+		switch args[0] {
+		case "start":
+			s := postfix.Start(t, args[1])
+			servers[args[1]] = s
+			ts.Setenv("MAIL_PORT", strconv.Itoa(s.Port))
+			ts.Setenv("MAIL_CA", s.CA)
+			ts.Setenv("MAIL_USER", postfix.User)
+			ts.Setenv("MAIL_PASSWORD", postfix.Password)
+		case "await":
+			s := servers[args[1]]
+			poll(ts, "a message in "+args[1], func() bool { return len(s.Messages(args[1])) > 0 })
+			ts.Check(copyFile(s.Messages(args[1])[0], ts.MkAbs(args[2])))
+		}
+	}
+}
+
+func copyFile(from, to string) error {
+	text, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, text, 0o600)
+}

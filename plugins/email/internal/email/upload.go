@@ -1,0 +1,66 @@
+package email
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/deliveryd/deliveryd/sdk/transport"
+)
+
+// Upload attaches an artifact. It is encoded into the session as it arrives; the
+// last byte leaves only after its digest was found right. A signature stands
+// before what it signs, so with DKIM the artifact is spooled first.
+func (e *email) Upload(ctx context.Context, d *transport.Delivery, body io.Reader) (transport.Receipt, error) {
+	artifact := file{size: d.Artifact.Size}
+	if artifact.size > int64(e.config.Limits.Attachment) {
+		return keep(d), tooLarge("artifact %q has %d bytes; limits.attachment is %s", d.Artifact.Name, artifact.size, e.config.Limits.Attachment)
+	}
+	if e.dkim != nil {
+		spooled, err := spool(body)
+		if err != nil {
+			return keep(d), transport.Transient(fmt.Errorf("spooling the artifact: %w", err), transport.WithCode("spool"))
+		}
+		defer func() { _ = spooled.Close() }()
+		artifact.open = func() (io.Reader, error) {
+			_, err := spooled.Seek(0, io.SeekStart)
+			return spooled, err
+		}
+		return e.deliver(ctx, d, &artifact)
+	}
+	opened := false
+	artifact.open = func() (io.Reader, error) {
+		if opened { // the pool reads it again only where nothing was sent
+			return nil, errors.New("the artifact was read already")
+		}
+		opened = true
+		return body, nil
+	}
+	return e.deliver(ctx, d, &artifact)
+}
+
+func spool(body io.Reader) (*os.File, error) {
+	spooled, err := os.CreateTemp("", "email-upload-")
+	if err != nil {
+		return nil, err
+	}
+	_ = os.Remove(spooled.Name()) // the name is not needed; nothing is left behind
+	if _, err := io.Copy(spooled, body); err != nil {
+		_ = spooled.Close()
+		return nil, err
+	}
+	return spooled, nil
+}
+
+// nameArtifact names an artifact by its template and finds its type.
+func (e *email) nameArtifact(f *file, d *transport.Delivery, v *View) error {
+	name, err := e.text("artifact_name", e.templates.artifactName, v)
+	if err != nil {
+		return err
+	}
+	f.name = fileName(name)
+	f.contentType = typeOf(d.Artifact.ContentType, f.name)
+	return nil
+}
