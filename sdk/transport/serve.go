@@ -19,7 +19,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/protojson"
 
-	"github.com/deliveryd/deliveryd/internal/pace"
+	"github.com/deliveryd/deliveryd/sdk/pace"
 )
 
 const (

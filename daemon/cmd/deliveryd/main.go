@@ -9,7 +9,7 @@ import (
 	"io"
 	"os"
 
-	"github.com/deliveryd/deliveryd/internal/pace"
+	"github.com/deliveryd/deliveryd/sdk/pace"
 )
 
 // version is set by the linker.
