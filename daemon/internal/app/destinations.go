@@ -19,7 +19,9 @@ func declarations(cfg *config.Config) []destination.Declaration {
 	for i, d := range cfg.Destinations {
 		all[i] = destination.Declaration{
 			OrganizationID: d.Organization, Label: d.Label, Type: d.Type,
-			Description: d.Description, Icon: d.Icon, Instructions: d.Instructions, Source: d.Source.String(),
+			Description: d.Description, Icon: d.Icon, Instructions: d.Instructions,
+			// Not the line: one more at the top of a file would touch all destinations in it.
+			Source:  d.Source.File,
 			Default: d.Default, Disabled: d.Disabled, Settings: d.Settings,
 			Resolved: d.Resolved, Config: d.ConfigJSON, SecretPaths: d.SecretPaths,
 		}

@@ -147,7 +147,7 @@ func (l *loader) decodeBody(spec hcldec.Spec, s *transportv1.ConfigSchema, d *De
 	if native, ok := body.(*hclsyntax.Body); ok {
 		l.keepLiterals(native, s, ctx)
 	}
-	unknown := l.unknownLocals(hcldec.Variables(body, spec))
+	unknown := l.unknownNames(hcldec.Variables(body, spec))
 	value, found := hcldec.Decode(body, spec, ctx)
 	out.found = append(unknown, slices.DeleteFunc(found, func(one *hcl.Diagnostic) bool {
 		return len(unknown) > 0 && one.Summary == "Unsupported attribute" // HCL's words for the same

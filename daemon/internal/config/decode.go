@@ -25,6 +25,7 @@ func (l *loader) decodeFiles(bodies []*hclsyntax.Body) {
 			}
 		}
 	}
+	l.declareDestinations(contents)
 	l.evaluateLocals()
 	for _, content := range contents {
 		l.decodeBlocks(spec, content.Blocks, l.config, "")

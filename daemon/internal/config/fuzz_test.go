@@ -25,6 +25,8 @@ func FuzzParse(f *testing.F) {
 		"locals { a = [for x in local.b : x...] }", "destination {", "destination \"a\" \"b\" { config = {} }", "\xff\xfe", "locals { a = {} [*].x }",
 		"locals { a = format(\"%1000000d\", 1) }", "locals { a = regex(\"(\", \"\") }", "locals { a = substr(\"\", -1, 99999999999) }", "locals { a = 1e999999999 }",
 		"locals { a = provider::x::y(1) }", "locals { a = indent(100000000, \"\\n\") }", "locals { a = element([], 0) }", "locals { a = jsondecode(\"{\") }",
+		"locals { a = destination.acme }", "locals { a = destination[\"acme\"][\"a\"][*] }", "destination \"a\" \"b\" { type = destination.a.b }",
+		"locals { a = <<-EOT\n  x\n    ${destination.a.b}\n  EOT\n}",
 	} {
 		f.Add([]byte(text))
 	}

@@ -159,6 +159,7 @@ type loader struct {
 
 	contexts map[string]*hcl.EvalContext // by directory of the file
 	locals   map[string]*local
+	declared map[string]map[string]cty.Value // labels of destination blocks, by organization
 
 	config *Config
 	diags  hcl.Diagnostics
@@ -187,7 +188,7 @@ func newLoader(options Options) *loader {
 	}
 	l := &loader{
 		options: options, broken: map[string]bool{}, files: map[string]*hcl.File{}, contexts: map[string]*hcl.EvalContext{},
-		locals: map[string]*local{}, first: map[string]hcl.Range{}, opened: map[string]any{}, heads: map[string][]head{}, known: newKnownNames(),
+		locals: map[string]*local{}, declared: map[string]map[string]cty.Value{}, first: map[string]hcl.Range{}, opened: map[string]any{}, heads: map[string][]head{}, known: newKnownNames(),
 		sources: map[any]hcl.Range{}, variables: map[string]cty.Value{}, secrets: map[string]bool{}, public: map[string]bool{},
 		contents: map[string]string{},
 	}

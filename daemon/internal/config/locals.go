@@ -103,7 +103,7 @@ func (l *loader) evaluate(expr hcl.Expression, ctx *hcl.EvalContext) (value cty.
 }
 
 func (l *loader) evaluateQuietly(expr hcl.Expression, ctx *hcl.EvalContext) (cty.Value, hcl.Diagnostics, bool) {
-	if found := l.unknownLocals(expr.Variables()); len(found) > 0 {
+	if found := l.unknownNames(expr.Variables()); len(found) > 0 {
 		return cty.DynamicVal, found, false
 	}
 	value, found := expr.Value(ctx)
@@ -112,6 +112,11 @@ func (l *loader) evaluateQuietly(expr hcl.Expression, ctx *hcl.EvalContext) (cty
 	}
 	unmarked, _ := value.UnmarkDeep()
 	return value, found, unmarked.IsWhollyKnown()
+}
+
+// unknownNames reports references to what is not there.
+func (l *loader) unknownNames(traversals []hcl.Traversal) hcl.Diagnostics {
+	return append(l.unknownLocals(traversals), l.unknownDestinations(traversals)...)
 }
 
 // unknownLocals reports references to locals that do not exist, which HCL
@@ -139,18 +144,10 @@ func (l *loader) unknownLocals(traversals []hcl.Traversal) hcl.Diagnostics {
 
 // localName returns NAME of a traversal local.NAME.
 func localName(traversal hcl.Traversal) (string, bool) {
-	if traversal.IsRelative() || traversal.RootName() != "local" || len(traversal) < 2 {
+	if traversal.IsRelative() || traversal.RootName() != "local" {
 		return "", false
 	}
-	switch step := traversal[1].(type) {
-	case hcl.TraverseAttr:
-		return step.Name, true
-	case hcl.TraverseIndex:
-		if step.Key.Type() == cty.String && step.Key.IsKnown() && !step.Key.IsNull() {
-			return step.Key.AsString(), true
-		}
-	}
-	return "", false
+	return stepName(traversal, 1)
 }
 
 // textSize returns the bytes of all strings in a value.

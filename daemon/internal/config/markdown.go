@@ -63,6 +63,9 @@ destination "acme" "billing" {
 - Durations are text with a unit: ` + "`\"500ms\"`, `\"30s\"`, `\"5m\"`, `\"72h\"`, `\"7d\"`" + `. Sizes too: ` + "`\"64KiB\"`, `\"10MiB\"`, `\"10MB\"`" + `.
 - A relative path is relative to the directory of the file that it is written in.
 - ` + "`locals { name = value }`" + ` gives a value a name; ` + "`local.name`" + ` is the value, in any file.
+- ` + "`destination.ORGANIZATION.LABEL`" + ` is the label of a destination block, in any file, for wherever a destination is named; a
+  reference to one that is not declared is a mistake.
+- ` + "`<<-EOT`" + ` begins text of several lines, up to a line with ` + "`EOT`" + `; the indentation that its lines share is dropped.
 - ` + "`env(\"NAME\")`" + ` and ` + "`file(\"PATH\")`" + ` give secrets: what is made from them may only go into settings marked *secret* and
   into ` + "`config {}`" + ` of a destination, is encrypted at rest and never shown. For something that may be shown, write
   ` + "`nonsensitive(env(\"NAME\"))`" + `. ` + "`env(\"NAME\", \"other\")`" + ` uses the other when the variable is not set.

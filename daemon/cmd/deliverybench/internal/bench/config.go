@@ -39,8 +39,13 @@ api_key "bench" {
   role         = "producer"
   token        = %q
 }
+api_key "fleet" {
+  organization = "*"
+  role         = "admin"
+  token        = %q
+}
 defaults { concurrency = %d }
-`, c.database, c.plugins, c.state, c.address, base64.StdEncoding.EncodeToString(key), organization, c.token, c.shape.Concurrency)
+`, c.database, c.plugins, c.state, c.address, base64.StdEncoding.EncodeToString(key), organization, c.token, c.token+"-admin", c.shape.Concurrency)
 	for i := range c.shape.Destinations {
 		fmt.Fprintf(&b, `
 destination %q %q {

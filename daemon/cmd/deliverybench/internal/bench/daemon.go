@@ -32,14 +32,15 @@ type daemon struct {
 	database     string
 	conn         *pgx.Conn // the bench's own, to the same database
 	base, token  string
+	config       string // the path of its configuration
 	destinations []int32
 	plugin       int
 	drop         func() error
 }
 
 const (
-	// readyTimeout bounds the start of a daemon with a thousand destinations.
-	readyTimeout = time.Minute
+	// readyTimeout bounds the start of a daemon with ten thousand destinations.
+	readyTimeout = 2 * time.Minute
 	// stopGrace is more than a daemon takes to drain.
 	stopGrace = 45 * time.Second
 )
@@ -55,12 +56,11 @@ func (h *harness) startDaemon(ctx context.Context, transport string, shape Shape
 			err = errors.Join(err, d.stop(ctx))
 		}
 	}()
-	config, err := h.writeConfig(ctx, d, transport, shape)
-	if err != nil {
+	if d.config, err = h.writeConfig(ctx, d, transport, shape); err != nil {
 		return nil, err
 	}
 	d.process, err = child.Start(child.Options{
-		Name: "deliveryd", Path: h.daemonPath(), Args: []string{"run", "--config", config},
+		Name: "deliveryd", Path: h.daemonPath(), Args: []string{"run", "--config", d.config},
 		Log: filepath.Join(h.logs, "deliveryd.log"), Grace: stopGrace,
 	})
 	if err != nil {
@@ -192,6 +192,9 @@ func (d *daemon) cpu() (own, plugin time.Duration, err error) {
 	}
 	return own, stat.CPU + stat.Waited, nil
 }
+
+// adminToken is that of the key that may reload.
+func (d *daemon) adminToken() string { return d.token + "-admin" }
 
 // Memory is resident memory in bytes.
 type Memory struct {

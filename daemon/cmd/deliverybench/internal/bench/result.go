@@ -29,6 +29,7 @@ type Result struct {
 	Snapshot    []SnapshotRun   `json:"snapshot,omitempty"`
 	Claim       []ClaimRun      `json:"claim,omitempty"`
 	Soak        *SoakRun        `json:"soak,omitempty"`
+	Reload      *ReloadRun      `json:"reload,omitempty"`
 	// Goals compare with what was asked for.
 	Goals []Goal `json:"goals,omitempty"`
 	// Failures name the runs in which not every delivery arrived exactly once.
@@ -101,6 +102,12 @@ func (r *Result) unreliable() (all []string) {
 	}
 	if r.Soak != nil {
 		all = append(all, r.Soak.Arrived.problem("soak")...)
+	}
+	if r.Reload != nil {
+		all = append(all, r.Reload.Load.Arrived.problem("reload")...)
+		if n := r.Reload.Load.Failed; n > 0 {
+			all = append(all, fmt.Sprintf("reload: %d deliveries took more than one attempt", n))
+		}
 	}
 	return all
 }

@@ -13,12 +13,13 @@ const (
 	SectionSnapshot   = "snapshot"
 	SectionClaim      = "claim"
 	SectionSoak       = "soak"
+	SectionReload     = "reload"
 )
 
 // SectionNames returns the names of all sections. The first four are a whole run; the others run only when they are
 // named.
 func SectionNames() []string {
-	return append(defaultSections(), SectionCeiling, SectionHop, SectionSnapshot, SectionClaim, SectionSoak)
+	return append(defaultSections(), SectionCeiling, SectionHop, SectionSnapshot, SectionClaim, SectionSoak, SectionReload)
 }
 
 func defaultSections() []string {
@@ -45,6 +46,8 @@ func (h *harness) section(ctx context.Context, name string) error {
 		return h.claim(ctx)
 	case SectionSoak:
 		return h.soak(ctx)
+	case SectionReload:
+		return h.reload(ctx)
 	}
 	return nil // validate knows the names
 }
