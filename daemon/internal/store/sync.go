@@ -3,7 +3,9 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -22,12 +24,17 @@ type DestinationWrite struct {
 // somebody else while it was planned.
 const syncAttempts = 5
 
+// syncTimeout bounds a sync with its plan, which opens the secrets of all
+// destinations within the transaction: for 10,000 it took over 10 s of a machine
+// with a load of 40, and the session's own limit would have ended it.
+const syncTimeout = 5 * time.Minute
+
 // SyncDestinations runs plan on the destinations that the configuration manages
 // or that have one of the keys, and carries out what it returns: all of it or
 // nothing. It returns the rows as they are stored. Plan may be called again, when
 // a row has changed since it was read. Two daemons sync one after the other.
 func (s *Store) SyncDestinations(ctx context.Context, keys []DestinationKey, plan func([]Destination) ([]DestinationWrite, error)) ([]Destination, error) {
-	ctx, cancel := s.deadline(ctx)
+	ctx, cancel := context.WithTimeout(ctx, syncTimeout)
 	defer cancel()
 	var err error
 	for range syncAttempts {
@@ -47,6 +54,9 @@ func (s *Store) SyncDestinations(ctx context.Context, keys []DestinationKey, pla
 }
 
 func (s *Store) syncOnce(ctx context.Context, tx pgx.Tx, keys []DestinationKey, plan func([]Destination) ([]DestinationWrite, error)) ([]Destination, error) {
+	if _, err := tx.Exec(ctx, "select set_config('idle_in_transaction_session_timeout', $1, true)", fmt.Sprintf("%ds", int(syncTimeout.Seconds()))); err != nil {
+		return nil, err
+	}
 	if _, err := tx.Exec(ctx, "select pg_advisory_xact_lock(hashtext('deliveryd destinations sync'))"); err != nil {
 		return nil, err
 	}
