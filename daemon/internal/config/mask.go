@@ -69,8 +69,9 @@ func newKnownNames() knownNames {
 
 func (k knownNames) addBlock(b *block) {
 	for i := range b.attributes {
-		if !b.attributes[i].secret() {
-			k.own[b.attributes[i].name] = true
+		name, show := b.attributes[i].name, !b.attributes[i].secret()
+		if was, ok := k.own[name]; !ok || was {
+			k.own[name] = show // secret in one block is secret in all
 		}
 	}
 	for _, nested := range b.blocks {
