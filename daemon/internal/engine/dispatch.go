@@ -198,6 +198,7 @@ func (e *Engine) fetched(p *plugin, it *item, payload []byte, length int, err er
 		e.refuse(it, tooLargeReason(length, e.o.MaxPayload))
 	default:
 		it.Payload = payload
+		e.weigh(it)
 		e.enqueue(p, it)
 		e.send(p)
 	}
@@ -240,7 +241,16 @@ func deref(s *string) string {
 	return *s
 }
 
-// newItem takes a read row in.
+// newItem takes a read row in. The stored size may be that of a compressed payload.
 func newItem(l *lane, row store.Item) *item {
-	return &item{Item: row, lane: l, cost: int64(row.PayloadBytes) + itemOverhead}
+	return &item{Item: row, lane: l, cost: int64(max(int(row.PayloadBytes), len(row.Payload))) + itemOverhead}
+}
+
+// weigh accounts for an item in flight with the size that its payload has in memory.
+func (e *Engine) weigh(it *item) {
+	if more := int64(len(it.Payload)) + itemOverhead - it.cost; more > 0 {
+		it.cost += more
+		it.lane.bytes += more
+		e.bytes += more
+	}
 }

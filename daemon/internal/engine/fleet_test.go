@@ -190,6 +190,61 @@ func TestLivingDaemonFromThePast(t *testing.T) {
 	})
 }
 
+// TestNextOwnerGoesOnWithTheRateLimit: what one daemon used of it, the next must
+// not have again.
+func TestNextOwnerGoesOnWithTheRateLimit(t *testing.T) {
+	eachWay(t, func(t *testing.T, f *fixture) {
+		d := f.destination(destination.Settings{RateLimit: &destination.RateLimit{Events: 5, Per: setting.Duration(24 * time.Hour)}})
+		f.insert(d, 12, "", "")
+		delivered := `select count(*) from delivery_logs where status = 'delivered'`
+		first, stop := f.startOne()
+		f.eventually("5", delivered)
+		waitState(t, first, func(s engine.State) bool { return s.InFlight+s.Unrecorded == 0 })
+		stop()
+		next := f.start()
+		waitState(t, next, func(s engine.State) bool { return s.Buffered > 0 })
+		waitState(t, next, func(s engine.State) bool { return s.InFlight+s.Unrecorded == 0 })
+		if got := f.one(delivered); got != "5" {
+			t.Errorf("%s deliveries after a hand-over, want the 5 that the limit allows", got)
+		}
+	})
+}
+
+// TestBytesInFlightOfADestinationAreBounded, and of no other.
+func TestBytesInFlightOfADestinationAreBounded(t *testing.T) {
+	eachWay(t, func(t *testing.T, f *fixture) {
+		const size = 10 << 10
+		gate := make(chan struct{})
+		defer close(gate)
+		bounded := f.destination(destination.Settings{Concurrency: 50, MaxInFlightBytes: 3*size + size/2})
+		other := f.destination(destination.Settings{Concurrency: 50})
+		f.fake.gates[fmt.Sprint(bounded.ID)] = gate
+		for _, d := range []*destination.Destination{bounded, other} {
+			_, err := f.pool.Exec(t.Context(), `insert into delivery_queue (id, organization_id, destination_id, payload, scheduled_at)
+				select $1 || i, 'acme', $2, to_jsonb(repeat('x', $3)), now() from generate_series(1, 20) i`, fmt.Sprint(d.ID, "-"), d.ID, size)
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		e := f.start()
+		f.eventually("20", `select count(*) from delivery_logs where destination_id = $1 and status = 'delivered'`, other.ID)
+		waitState(t, e, func(s engine.State) bool { return s.InFlight == 3 })
+		if got := f.one(`select count(*) from delivery_logs where destination_id = $1`, bounded.ID); got != "0" {
+			t.Errorf("%s attempts ended behind the gate", got)
+		}
+		for range 3 {
+			gate <- struct{}{} // each that ends lets one more begin
+		}
+		f.eventually("3", `select count(*) from delivery_logs where destination_id = $1 and status = 'delivered'`, bounded.ID)
+		waitState(t, e, func(s engine.State) bool { return s.InFlight == 3 && s.Unrecorded == 0 })
+		f.fake.mu.Lock()
+		defer f.fake.mu.Unlock()
+		if n := f.fake.highest[fmt.Sprint(bounded.ID)]; n != 3 {
+			t.Errorf("%d attempts at once, want the 3 that fit into the bytes", n)
+		}
+	})
+}
+
 // frozen is a store whose lease can't be renewed while it is frozen.
 type frozen struct {
 	*store.Store

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"github.com/deliveryd/deliveryd/daemon/internal/breaker"
 	"github.com/deliveryd/deliveryd/daemon/internal/destination"
 	"github.com/deliveryd/deliveryd/daemon/internal/health"
@@ -143,7 +141,7 @@ func (e *Engine) configure(l *lane, got loaded) {
 	}
 	e.obey(l)
 	e.takeFinding(l)
-	l.limiter = limiter(l.limiter, d.Settings.RateLimit)
+	l.limiter = e.limiter(l.limiter, d.Settings.RateLimit, readMetadata(got.health).Allowance)
 	if got.ref != nil {
 		e.use(l, &instance{ref: got.ref, transport: d.Type})
 	}
@@ -194,20 +192,6 @@ func (e *Engine) plugin(name string) *plugin {
 		}
 	}
 	return p
-}
-
-func limiter(old *rate.Limiter, limit *destination.RateLimit) *rate.Limiter {
-	if limit == nil {
-		return nil
-	}
-	perSecond := rate.Limit(float64(limit.Events) / limit.Per.Std().Seconds())
-	if old == nil {
-		return rate.NewLimiter(perSecond, limit.Events)
-	}
-	// The old one keeps what was used: a reload must not refill the bucket.
-	old.SetLimit(perSecond)
-	old.SetBurst(limit.Events)
-	return old
 }
 
 // orphaned makes a lane refuse its rows: they name a destination that is not there.

@@ -17,6 +17,8 @@ type metadata struct {
 	Health  health.Metadata  `json:"health"`
 	// Resets is the destination's count that the lane has obeyed.
 	Resets int64 `json:"resets,omitempty"`
+	// Allowance is nil without a rate limit.
+	Allowance *allowance `json:"rate_limit,omitempty"`
 }
 
 // readMetadata never fails: what cannot be read is as good as not there.
@@ -75,7 +77,7 @@ func (e *Engine) healthRow(l *lane) store.HealthRow {
 		update.Row = l.tracker.Row() // only the breaker has changed
 	}
 	snapshot := l.breaker.Snapshot()
-	m, _ := json.Marshal(metadata{Breaker: snapshot, Health: update.Metadata, Resets: l.resets}) // plain values cannot fail
+	m, _ := json.Marshal(metadata{Breaker: snapshot, Health: update.Metadata, Resets: l.resets, Allowance: e.allowance(l)}) // plain values cannot fail
 	row := store.HealthRow{
 		DestinationID: l.id, Status: update.Status.String(), ConsecutiveFailures: clamp32(update.ConsecutiveFailures),
 		AddFailures: clamp32(update.AddFailures), AddDeliveries: clamp32(update.AddDeliveries),
