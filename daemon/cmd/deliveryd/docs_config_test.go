@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
+	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/deliveryd/deliveryd/daemon/internal/config"
 )
@@ -33,6 +35,10 @@ func environmentOf(t *testing.T, text string) []string {
 	for i, match := range environment.FindAllStringSubmatch(text, -1) {
 		name, value := match[1], ""
 		switch {
+		case name == "DELIVERYD_CERT":
+			value = certificate(t)
+		case name == "DELIVERYD_CERT_KEY":
+			continue // comes with the certificate
 		case name == "DELIVERYD_PLUGINS", strings.Contains(text, `env("`+name+`", "`): // set above, or has a default
 			continue
 		case strings.HasSuffix(name, "_URL"):
@@ -57,8 +63,35 @@ func environmentOf(t *testing.T, text string) []string {
 			t.Fatalf("no value for the variable %s", name)
 		}
 		variables = append(variables, name+"="+value)
+		if name == "DELIVERYD_CERT" {
+			variables = append(variables, "DELIVERYD_CERT_KEY="+value) // one file holds both
+		}
 	}
 	return variables
+}
+
+// certificate writes a certificate with its key into one file.
+func certificate(t *testing.T) string {
+	t.Helper()
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"deliveryd.example"}}
+	der, err := x509.CreateCertificate(nil, template, template, public, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "tls.pem")
+	text := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})...)
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // validate runs `deliveryd config validate` as a reader would.

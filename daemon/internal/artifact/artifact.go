@@ -249,7 +249,7 @@ func (s *Service) List(ctx context.Context, organization, before string, limit i
 // only after size and digest were found right, else with ErrDamaged. Errors wrap
 // ErrUnavailable, ErrElsewhere, or are the bucket's.
 func (s *Service) Open(ctx context.Context, a *store.Artifact) (io.ReadCloser, error) {
-	var from backend = s.chunks
+	from := s.chunks
 	if a.Location != nil {
 		if s.bucket == nil || s.bucket.location != *a.Location {
 			return nil, fmt.Errorf("artifact %s: %w: it is in %s", a.ID, ErrElsewhere, *a.Location)

@@ -77,7 +77,7 @@ func openBucket(ctx context.Context, text string) (*bucket, error) {
 }
 
 func (b *bucket) close() error {
-	if err := b.Bucket.Close(); err != nil {
+	if err := b.Close(); err != nil {
 		return fmt.Errorf("closing the artifacts' bucket: %w", err)
 	}
 	return nil

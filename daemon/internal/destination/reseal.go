@@ -92,19 +92,19 @@ func (r *Registry) resealConfig(ctx context.Context, row *store.Sealed, pass *re
 	report := &pass.report
 	place := sealPlace(row.OrganizationID, row.Label)
 	var paths []string
-	described, err := r.transports.Describe(row.Type)
-	if err == nil {
+	described, unknownType := r.transports.Describe(row.Type)
+	if unknownType == nil {
 		paths = SecretPaths(described.GetSchema())
 	}
-	unknown := err != nil && row.ManagedBy != store.ManagedByConfig
+	unknown := unknownType != nil && row.ManagedBy != store.ManagedByConfig
 	text, changed, err := r.box.ResealPaths([]byte(row.Text), paths, place, pass.rekey)
 	switch {
 	case errors.Is(err, secret.ErrUnknownKey), errors.Is(err, secret.ErrOpen):
 		report.unopened(row)
 		return nil
 	case err != nil:
-		report.Skipped++ // no JSON object that we could read: Open says so
-		return nil
+		report.Skipped++
+		return nil //nolint:nilerr // no JSON object that we could read: Open says so
 	case !changed && unknown:
 		report.Skipped++
 		return nil

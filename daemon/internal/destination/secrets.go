@@ -250,7 +250,7 @@ func (r *Registry) configSecret(d *Destination, kept []store.Secret, now time.Ti
 	var config map[string]json.RawMessage
 	var value string
 	if json.Unmarshal(plain, &config) != nil || json.Unmarshal(config[configAttribute], &value) != nil {
-		return nil, nil // it has none
+		return nil, nil //nolint:nilerr // it has none
 	}
 	key, err := signature.ParseKey(value)
 	if err != nil || !key.CanSign() {

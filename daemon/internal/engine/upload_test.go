@@ -216,11 +216,11 @@ func TestTransformedDestinationNeverGetsItInTheClear(t *testing.T) {
 		if got.item == nil || got.item.GetArtifact().GetName() != want[0] || len(got.item.GetData()) != 0 {
 			t.Fatalf("%s came as %v", id, got.item)
 		}
-		clear, err := age.Decrypt(bytes.NewReader(got.body), identity)
+		compressed, err := age.Decrypt(bytes.NewReader(got.body), identity)
 		if err != nil {
 			t.Fatal(err)
 		}
-		plain, err := gzip.NewReader(clear)
+		plain, err := gzip.NewReader(compressed)
 		if err != nil {
 			t.Fatal(err)
 		}
