@@ -137,7 +137,7 @@ func example(t *testing.T, name string) string {
 
 func TestDocsFollowedFromTheTop(t *testing.T) {
 	t.Parallel()
-	operations := sqlBlocks(t, "docs/operations.md", 5)
+	operations := sqlBlocks(t, "docs/operations.md", 6)
 	security := sqlBlocks(t, "docs/security.md", 1)
 	producers := sqlBlocks(t, "docs/producers.md", 2)
 	cluster := pgtest.Cluster(t)
@@ -189,10 +189,11 @@ grant select, update on orders to app;
 	if n := owner.count("select count(*) from delivery_queue"); n != 1 {
 		t.Errorf("%d rows wait, want the reminder alone", n)
 	}
-	if n := owner.run("who lives", operations[3]); n != 1 {
+	if n := owner.run("who lives", operations[4]); n != 1 {
 		t.Errorf("%d daemons live, want 1", n)
 	}
-	owner.run("the backlog", operations[4])
+	owner.run("the backlog", operations[5])
+	owner.run("the largest artifacts", operations[3])
 	owner.run("the oldest snapshot", operations[1])
 	if n := owner.run("keys in use", security[0]); n != 1 {
 		t.Errorf("%d keys in use, want 1", n)

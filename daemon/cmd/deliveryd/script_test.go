@@ -82,7 +82,6 @@ func TestScripts(t *testing.T) {
 			"http":     httpCommand,
 			"freeport": freePortCommand,
 			"systemd":  systemdCommand,
-			"mail":     mailCommand(t),
 		},
 	})
 }

@@ -30,6 +30,8 @@ func TestTransportScripts(t *testing.T) {
 			"http":     httpCommand,
 			"freeport": freePortCommand,
 			"install":  installCommand,
+			"mail":     mailCommand(t),
+			"systemd":  systemdCommand,
 		},
 	})
 }

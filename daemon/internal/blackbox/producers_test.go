@@ -132,7 +132,7 @@ func TestProducersDocumented(t *testing.T) {
 	f := documented(t, settings{})
 	f.receiver.event = orderOf
 	d := f.start()
-	body := g.find("a body", `(?m)^  -d '(\{.*\})'$`)
+	body := g.find("a body", `(?m)^  -d '(\{"destinations": \["billing"\].*\})'$`)
 	for _, want := range []bool{false, true} {
 		if duplicate := post(t, d.url+"/v1/deliveries", f.token, body); duplicate != want {
 			t.Errorf("duplicate: %t, want %t", duplicate, want)

@@ -22,6 +22,9 @@ func TestRangesAgreeWithValidate(t *testing.T) {
 				s := destination.Settings{RateLimit: &destination.RateLimit{Events: 1}}
 				pointers := settingPointers(&s)
 				a := pointers[name].attribute
+				if a.kind == kindString || a.kind == kindStrings {
+					continue
+				}
 				if !a.bounded {
 					t.Fatalf("%s has no range", name)
 				}
