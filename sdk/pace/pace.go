@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+	"sync"
 )
 
 const (
@@ -21,39 +22,85 @@ const (
 	Spare = 32 << 20
 	// usual is Go's own percentage: the heap doubles.
 	usual = 100
-	// atMost keeps the first collection within Spare: Go's smallest heap is 4 MiB at
-	// 100 % and grows with the percentage.
-	atMost = Spare / (4 << 20) * usual
+	// smallest is Go's smallest heap at its own percentage; it grows with that.
+	smallest = 4 << 20
+	// LargeSpare takes the place of Spare while something large is under way: its
+	// buffers live, and count beside the garbage. There is little to gain then:
+	// buffers have no pointers, so that a collection of them is cheap.
+	LargeSpare = 12 << 20
+	// largeLeast bounds how often a large heap is collected.
+	largeLeast = 25
 )
 
-// Start adjusts the garbage collector of this process from now on, after each of
-// its collections. It does nothing where GOGC is set. It is called once, by main.
-func Start() {
-	if os.Getenv("GOGC") != "" {
-		return
-	}
-	adjust(new(int))
+// Pacer adjusts the garbage collector of this process. A nil one does nothing.
+type Pacer struct {
+	mu    sync.Mutex
+	large int // how many large things are under way
+	last  int // percentage
 }
 
-// adjust sets the percentage for what lives now, and comes again when the next
-// collection finds the object that it leaves behind.
-func adjust(last *int) {
-	if percent := percentage(alive()); percent != *last {
-		*last = percent
+// Start adjusts the garbage collector of this process from now on, after each of
+// its collections. It does nothing, and returns nil, where GOGC is set. It is
+// called once, by main.
+func Start() *Pacer {
+	if os.Getenv("GOGC") != "" {
+		return nil
+	}
+	p := &Pacer{}
+	again(p)
+	return p
+}
+
+// Large says that something large is under way, such as the transfer of a file,
+// until end is called.
+func (p *Pacer) Large() (end func()) {
+	if p == nil {
+		return func() {}
+	}
+	p.count(1)
+	return func() { p.count(-1) }
+}
+
+func (p *Pacer) count(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before := p.large
+	if p.large += n; before == 0 || p.large == 0 {
+		p.adjust()
+	}
+}
+
+// again adjusts, and comes again when the next collection finds the object that
+// it leaves behind.
+func again(p *Pacer) {
+	p.mu.Lock()
+	p.adjust()
+	p.mu.Unlock()
+	left := new([16]*int) // with pointers: tiny objects without share their memory and their fate
+	runtime.AddCleanup(left, again, p)
+}
+
+// adjust sets the percentage for what lives now.
+func (p *Pacer) adjust() {
+	percent := percentage(alive(), p.large > 0)
+	if percent != p.last {
+		p.last = percent
 		debug.SetGCPercent(percent)
 	}
-	left := new([16]*int) // with pointers: tiny objects without share their memory and their fate
-	runtime.AddCleanup(left, adjust, last)
 }
 
-// percentage is what leaves Spare for garbage, or Go's own where that is more.
-func percentage(alive uint64) int {
+// percentage is what leaves Spare for garbage, or Go's own where that is more;
+// while something large is under way LargeSpare, or a part of what lives.
+func percentage(alive uint64, large bool) int {
+	// In steps, since each change stops the world for a moment.
+	of := func(spare uint64) int { return int(min(spare*usual/max(alive, 1)/10*10, spare/smallest*usual)) }
+	if large {
+		return max(of(LargeSpare), largeLeast)
+	}
 	if alive >= Spare {
 		return usual
 	}
-	// In steps, since each change stops the world for a moment.
-	percent := uint64(Spare) * usual / max(alive, 1)
-	return int(min(percent/10*10, atMost))
+	return of(Spare)
 }
 
 // alive is what the collector's percentage refers to.

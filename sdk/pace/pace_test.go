@@ -17,9 +17,9 @@ func TestPercentage(t *testing.T) {
 		alive uint64
 		want  int
 	}{
-		{0, atMost}, {1 << 20, atMost}, {2 << 20, atMost}, {8 << 20, 400}, {17 << 20, 180}, {Spare - 1, 100}, {Spare, 100}, {1 << 40, 100},
+		{0, 800}, {1 << 20, 800}, {2 << 20, 800}, {8 << 20, 400}, {17 << 20, 180}, {Spare - 1, 100}, {Spare, 100}, {1 << 40, 100},
 	} {
-		got := percentage(test.alive)
+		got := percentage(test.alive, false)
 		if got != test.want {
 			t.Errorf("%d MiB alive: %d %%, want %d", test.alive>>20, got, test.want)
 		}
@@ -28,6 +28,39 @@ func TestPercentage(t *testing.T) {
 			t.Errorf("%d MiB alive: %d MiB of garbage", test.alive>>20, garbage>>20)
 		}
 	}
+}
+
+func TestPercentageWhileSomethingLargeIsUnderWay(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		alive uint64
+		want  int
+	}{
+		{0, 300}, {4 << 20, 300}, {12 << 20, 100}, {24 << 20, 50}, {64 << 20, 25}, {1 << 40, 25},
+	} {
+		if got := percentage(test.alive, true); got != test.want {
+			t.Errorf("%d MiB alive: %d %%, want %d", test.alive>>20, got, test.want)
+		}
+	}
+}
+
+func TestLargeEnds(t *testing.T) {
+	t.Parallel()
+	// Not Start: the percentage is the whole process's, and other tests' too.
+	p := &Pacer{}
+	p.count(1)
+	first := p.last
+	second := p.Large()
+	p.count(-1)
+	if p.last != first {
+		t.Errorf("with one of two large things over the percentage is %d, want %d", p.last, first)
+	}
+	second()
+	if p.last <= first {
+		t.Errorf("with all large things over the percentage is %d, want more than %d", p.last, first)
+	}
+	var none *Pacer
+	none.Large()()
 }
 
 // asChild makes the test binary a process whose collector is adjusted: it is

@@ -55,7 +55,7 @@ func Serve[C any](p Plugin[C], options ...ServeOption) {
 	for _, option := range options {
 		option(server)
 	}
-	pace.Start()
+	server.pacer = pace.Start()
 	serve(server, log)
 }
 
@@ -131,6 +131,7 @@ func serverOptions() []grpc.ServerOption {
 		grpc.MaxRecvMsgSize(MaxMessageBytes), grpc.MaxSendMsgSize(MaxMessageBytes),
 		grpc.InitialWindowSize(1 << 20), grpc.InitialConnWindowSize(4 << 20),
 		grpc.MaxConcurrentStreams(1 << 16),
+		grpc.ForceServerCodecV2(Codec()),
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 
 	transportv1 "github.com/deliveryd/deliveryd/gen/transport/v1"
 	"github.com/deliveryd/deliveryd/sdk/egress"
+	"github.com/deliveryd/deliveryd/sdk/pace"
 	"github.com/deliveryd/deliveryd/sdk/schema"
 )
 
@@ -31,6 +32,7 @@ type Server struct {
 	log      *slog.Logger
 	pool     *pool
 	onCall   func() // first call of the host; see capturedOutput
+	pacer    *pace.Pacer
 	// grpcOptions are those of WithGRPC.
 	grpcOptions []grpc.ServerOption
 

@@ -38,6 +38,7 @@ func (s *Server) Upload(stream grpc.ClientStreamingServer[transportv1.UploadRequ
 		return status.Errorf(codes.NotFound, "instance %s generation %d is not open", header.GetInstance().GetId(), header.GetInstance().GetGeneration())
 	}
 	defer s.pool.end(i)
+	defer s.pacer.Large()()
 	uploader, ok := i.transport.(Uploader)
 	if !ok {
 		return status.Error(codes.Unimplemented, "this transport takes no uploads")

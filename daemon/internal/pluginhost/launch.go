@@ -137,6 +137,7 @@ func dialOptions() []grpc.DialOption {
 	const buffer = 128 << 10
 	return []grpc.DialOption{
 		grpc.WithDefaultCallOptions(
+			grpc.ForceCodecV2(transport.Codec()),
 			grpc.MaxCallRecvMsgSize(transport.MaxMessageBytes),
 			grpc.MaxCallSendMsgSize(transport.MaxMessageBytes),
 		),

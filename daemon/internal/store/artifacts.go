@@ -6,6 +6,7 @@ import (
 
 	"github.com/go-jet/jet/v2/postgres"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/deliveryd/deliveryd/gen/db/model"
 	"github.com/deliveryd/deliveryd/gen/db/table"
@@ -119,13 +120,14 @@ func (s *Store) Artifacts(ctx context.Context, organization, before string, limi
 
 const artifactChunkSQL = `select data from artifact_chunks where artifact_id = $1 and seq = $2`
 
-// ArtifactChunk returns one chunk of an artifact; ErrNotFound where there is none.
-// One chunk a statement: a cursor would hold a snapshot, which keeps vacuum from
-// cleaning the queue, for as long as the slowest peer takes.
-func (s *Store) ArtifactChunk(ctx context.Context, id string, seq int) ([]byte, error) {
+// ArtifactChunk returns one chunk of an artifact, in the memory of into where it
+// fits; ErrNotFound where there is none. One chunk a statement: a cursor would hold
+// a snapshot, which keeps vacuum from cleaning the queue, for as long as the slowest
+// peer takes.
+func (s *Store) ArtifactChunk(ctx context.Context, id string, seq int, into []byte) ([]byte, error) {
 	ctx, cancel := s.deadline(ctx)
 	defer cancel()
-	var data []byte
+	data := pgtype.PreallocBytes(into[:cap(into)])
 	err := s.bulk.QueryRow(ctx, artifactChunkSQL, id, seq).Scan(&data)
 	return data, wrap("reading a chunk of an artifact", err)
 }

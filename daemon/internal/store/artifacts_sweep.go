@@ -48,9 +48,9 @@ where a.id = any($1::text[]) and a.state <> 'deleting'
 	condemnedSQL = `
 select id, location from artifacts where state = 'deleting' and retained_until <= now() order by retained_until limit $1`
 
-	// deleteChunksSQL bounds one statement, and so its locks and WAL, to 32 MiB.
+	// deleteChunksSQL bounds one statement, and so its locks and WAL, to some 32 MiB.
 	deleteChunksSQL = `
-delete from artifact_chunks where ctid = any(array(select ctid from artifact_chunks where artifact_id = $1 limit 32))`
+delete from artifact_chunks where ctid = any(array(select ctid from artifact_chunks where artifact_id = $1 limit 128))`
 
 	deleteArtifactSQL = `delete from artifacts where id = $1 and state = 'deleting'`
 )
