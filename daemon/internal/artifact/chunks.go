@@ -11,7 +11,8 @@ import (
 // chunkSize is the bytes of a row of artifact_chunks that is written; one that is
 // read may be larger. Every copy that the way through the driver makes of it is
 // garbage until the next collection. Rows of 1 MiB were the alternative: 67 MiB above
-// idle, daemon and plugin together, for a file to four webhooks at once instead of 57.
+// idle, daemon and plugin together, for a file to four webhooks at once; these, read into a buffer that is used again,
+// 57.
 const chunkSize = 256 << 10
 
 // chunks is the backend in the database.
