@@ -158,6 +158,7 @@ func TestObserve(t *testing.T) {
 		{"open breaker", alert.Figures{Broken: true, BrokenFor: time.Minute, RateKnown: true}, nil, map[alert.Event]alert.Severity{alert.BreakerOpened: alert.Warning}, nil},
 		{"breaker open for long", alert.Figures{Broken: true, BrokenFor: 50 * time.Minute, RateKnown: true}, nil, map[alert.Event]alert.Severity{alert.BreakerOpened: alert.Critical}, nil},
 		{"hold is no open breaker", alert.Figures{Broken: true, Held: true, RateKnown: true}, nil, map[alert.Event]alert.Severity{alert.Hold: alert.High}, []alert.Event{alert.BreakerOpened}},
+		{"forced open is neither beginning nor end", alert.Figures{Broken: true, BrokenFor: time.Hour, Forced: true, Held: true, RateKnown: true}, nil, nil, []alert.Event{alert.BreakerOpened, alert.Hold}},
 		{"disabled is the end of nothing", alert.Figures{Broken: true, Disabled: true, RateKnown: true}, nil, map[alert.Event]alert.Severity{alert.DestinationDisabled: alert.Critical}, []alert.Event{alert.BreakerOpened, alert.Hold}},
 		{"a dead letter", alert.Figures{DeadLetters: 1, RateKnown: true}, nil, map[alert.Event]alert.Severity{alert.DeadLetter: alert.Warning}, nil},
 		{"dead letters", alert.Figures{DeadLetters: 5, RateKnown: true}, nil, map[alert.Event]alert.Severity{alert.DeadLetter: alert.Critical}, nil},

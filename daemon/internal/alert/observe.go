@@ -11,6 +11,8 @@ type Figures struct {
 	Broken        bool
 	BrokenFor     time.Duration
 	BreakerReason string
+	// Forced: an operator holds the circuit breaker open.
+	Forced bool
 	// Held: nothing is sent until somebody changes something.
 	Held       bool
 	HoldReason string
@@ -41,6 +43,9 @@ func Observe(s *Settings, f *Figures) map[Event]*Seen {
 		delete(all, BreakerOpened)
 		delete(all, Hold)
 		all[DestinationDisabled] = &Seen{Severity: Critical, Message: "disabled: " + f.DisabledReason, Value: 1, Threshold: 1}
+	case f.Forced: // whoever did it knows; what was wrong before is not over by it
+		delete(all, BreakerOpened)
+		delete(all, Hold)
 	case f.Held:
 		delete(all, BreakerOpened)
 		all[Hold] = &Seen{Severity: High, Message: "held, nothing is sent until somebody changes something: " + f.HoldReason, Value: 1, Threshold: 1}

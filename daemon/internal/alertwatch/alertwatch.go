@@ -205,11 +205,11 @@ func (w *Watch) decide(now time.Time, settings map[string]*alert.Settings, figur
 func (w *Watch) observed(now time.Time, s *alert.Settings, f *store.AlertFigures) *alert.Figures {
 	attempts, failed, whole := w.history.Add(now, f.DestinationID, s.FailureRate.Window, int64(f.Deliveries), int64(f.Failures))
 	o := &alert.Figures{
-		Broken: f.Broken, BrokenFor: seconds(f.BrokenSeconds), BreakerReason: f.BreakerReason, Held: f.Held, HoldReason: f.HoldReason,
+		Broken: f.Broken, BrokenFor: seconds(f.BrokenSeconds), BreakerReason: f.BreakerReason, Forced: f.BreakerForced, Held: f.Held, HoldReason: f.HoldReason,
 		Disabled: f.Disabled, DisabledReason: f.DisabledReason, DeadLetters: int(f.DeadLetters), Waiting: int(f.Waiting), Oldest: seconds(f.OldestSeconds),
 		Failed: failed, Attempts: attempts, RateKnown: whole, Average: time.Duration(f.AverageMillis) * time.Millisecond,
 	}
-	if f.Paused || f.DisabledBySomebody && !f.Disabled {
+	if f.Paused || f.BreakerForced || f.DisabledBySomebody && !f.Disabled {
 		o.Waiting, o.Oldest = 0, 0 // somebody wants it to wait
 	}
 	return o

@@ -198,14 +198,15 @@ func TestEveryEventIsSeen(t *testing.T) {
 	w := f.daemon("d-1")
 	f.exec(`insert into delivery_destinations (organization_id, type, label, config, disabled, disabled_by, disabled_reason)
 		values ('acme', 'webhook', 'gone', '{}', 'true', 'health', 'http.410'), ('acme', 'webhook', 'off', '{}', 'true', 'ops', 'holiday')`)
-	f.exec(`insert into delivery_destinations (organization_id, type, label, config) select 'acme', 'webhook', l, '{}' from unnest(array['held', 'failing', 'slow', 'dead', 'piled', 'old']) l`)
+	f.exec(`insert into delivery_destinations (organization_id, type, label, config) select 'acme', 'webhook', l, '{}' from unnest(array['held', 'forced', 'failing', 'slow', 'dead', 'piled', 'old']) l`)
 	f.exec(`insert into destination_health (destination_id, status, last_check_at, circuit_breaker_state, held_at, hold_reason, total_deliveries, total_failures, average_response_time, last_success_at)
-		select id, 'healthy', now(), case label when 'held' then 'open' else 'closed' end, case label when 'held' then now() end, case label when 'held' then 'http.401' end,
-		  100, 0, case label when 'slow' then 60000 end, now() from delivery_destinations where label in ('held', 'failing', 'slow')`)
+		select id, 'healthy', now(), case when label in ('held', 'forced') then 'open' else 'closed' end, case when label in ('held', 'forced') then now() end, case label when 'held' then 'http.401' when 'forced' then 'forced open by ops' end,
+		  100, 0, case label when 'slow' then 60000 end, now() from delivery_destinations where label in ('held', 'forced', 'failing', 'slow')`)
+	f.exec(`update delivery_destinations set breaker_forced_at = now(), breaker_forced_by = 'ops' where label = 'forced'`)
 	f.exec(`insert into delivery_queue (id, organization_id, destination_id, payload, scheduled_at, status)
 		select label || i, 'acme', id, '{"type": "x", "data": {}}', now() - case label when 'old' then interval '1 hour' else interval '1 second' end, case label when 'dead' then 'failed' else 'pending' end
 		from delivery_destinations, generate_series(1, 30) i
-		where label in ('dead', 'piled', 'off') or label = 'old' and i = 1`)
+		where label in ('dead', 'piled', 'off', 'forced') or label = 'old' and i = 1`)
 	f.look(w)
 	f.exec(`update destination_health set total_deliveries = 150, total_failures = 20 where destination_id = (select id from delivery_destinations where label = 'failing')`)
 	f.look(w)

@@ -61,6 +61,7 @@ type AlertFigures struct {
 	OldestSeconds      float64
 	Paused             bool
 	DisabledBySomebody bool
+	BreakerForced      bool // by an operator
 }
 
 // alertFiguresSQL costs two or three descents of an index for each destination,
@@ -72,7 +73,7 @@ select d.id, d.organization_id, d.label, d.disabled = 'true' and d.disabled_by =
   coalesce(h.metadata->'circuit_breaker'->>'reason', ''), h.held_at is not null, coalesce(h.hold_reason, ''),
   coalesce(h.total_deliveries, 0), coalesce(h.total_failures, 0),
   case when h.last_success_at > now() - interval '10 minutes' then coalesce(h.average_response_time, 0) else 0 end,
-  dead.n, waiting.n, coalesce(oldest.seconds, 0)::float8, d.paused_at is not null, d.disabled = 'true'
+  dead.n, waiting.n, coalesce(oldest.seconds, 0)::float8, d.paused_at is not null, d.disabled = 'true', d.breaker_forced_at is not null
 from unnest($1::text[], $2::bigint[], $3::int[], $4::int[]) as x(organization_id, dead_ms, dead_limit, backlog_limit)
 join delivery_destinations d on d.organization_id = x.organization_id
 left join destination_health h on h.destination_id = d.id
