@@ -42,6 +42,8 @@ type settings struct {
 	wake string
 	// work is how long the receiver works on a request. Defaults to 5 ms.
 	work time.Duration
+	// policy is what each destination's block has beside type and config. Defaults to nothing.
+	policy string
 }
 
 // fleet is some daemons on one database with one receiver.
@@ -141,8 +143,9 @@ destination %q %q {
     secret  = env("SECRET")
     timeout = "60s"
   }
+  %s
 }
-`, organization, label, f.receiver.url, label)
+`, organization, label, f.receiver.url, label, f.s.policy)
 	}
 	return text.String()
 }

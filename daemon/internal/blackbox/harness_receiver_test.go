@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -47,6 +48,9 @@ type arrival struct {
 	nth   int         // requests
 	times []time.Time // of the requests that were not refused
 }
+
+// retryAfter is what a receiver asks for that limits the rate.
+const retryAfter = time.Second
 
 func newReceiver(t *testing.T, work time.Duration) *receiver {
 	t.Helper()
@@ -118,6 +122,9 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	if status/100 != 2 {
 		r.refused(key, now)
+	}
+	if status == http.StatusTooManyRequests {
+		w.Header().Set("Retry-After", strconv.Itoa(int(retryAfter.Seconds())))
 	}
 	w.WriteHeader(status)
 }

@@ -128,7 +128,9 @@ func (e *Engine) configure(l *lane, got loaded) {
 	d := got.dest
 	changed := l.dest != nil && l.dest.Generation != d.Generation
 	l.dest, l.orphan = d, ""
-	if l.breaker == nil || got.health != nil {
+	// While it is disabled, nobody has reset the record: what is here may be newer
+	// than the row, whose write may still be under way.
+	if l.breaker == nil || got.health != nil && !d.Disabled {
 		l.breaker = breaker.New(d.Settings.Breaker, d.Settings.Concurrency, breakerSnapshot(got.health), e.now)
 		l.tracker = health.New(healthPolicy(d.Settings), healthRowOf(got.health), e.now)
 		l.resets = readMetadata(got.health).Resets
