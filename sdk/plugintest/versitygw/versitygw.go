@@ -15,11 +15,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
@@ -44,6 +45,7 @@ type Server struct {
 	log      lockedBuffer
 	listener net.Listener
 	open     sync.WaitGroup
+	stopped  chan struct{} // closed by Stop
 }
 
 // lockedBuffer collects the output of the process.
@@ -109,7 +111,7 @@ func (s *Server) start() error {
 		"--keep-alive", "--quiet", "--iam-cache-disable", "posix", "--versioning-dir", at("versions"), "--sidecar", at("meta"), at("objects"))
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := s.cmd.Start(); err != nil {
+	if err := s.startOnOwnThread(); err != nil {
 		return err
 	}
 	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
@@ -119,6 +121,21 @@ func (s *Server) start() error {
 	s.listener, s.URL = listener, "http://"+listener.Addr().String()
 	s.open.Go(s.accept)
 	return s.ready()
+}
+
+// startOnOwnThread starts the gateway from a thread that lives until Stop: the
+// kernel sends Pdeathsig when the thread ends that started a process, and Go
+// ends threads of which another test was the last to lock one.
+func (s *Server) startOnOwnThread() error {
+	s.stopped = make(chan struct{})
+	started := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		started <- s.cmd.Start()
+		<-s.stopped
+	}()
+	return <-started
 }
 
 func (s *Server) ready() error {
@@ -171,6 +188,9 @@ func (s *Server) Stop() {
 		_ = s.cmd.Process.Kill()
 		_ = s.cmd.Wait()
 	}
+	if s.stopped != nil {
+		close(s.stopped)
+	}
 	s.open.Wait()
 	_ = os.RemoveAll(s.dir)
 }
@@ -178,7 +198,7 @@ func (s *Server) Stop() {
 // Client is the administrator's.
 func (s *Server) Client() *s3.Client {
 	return s3.New(s3.Options{
-		Region: "us-east-1", BaseEndpoint: &s.URL, UsePathStyle: true, Retryer: aws.NopRetryer{},
+		Region: "us-east-1", BaseEndpoint: &s.URL, UsePathStyle: true, Retryer: retry.NewStandard(),
 		Credentials: credentials.NewStaticCredentialsProvider(AccessKey, SecretKey, ""),
 	})
 }
