@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/deliveryd/deliveryd/sdk/nametemplate"
 	"github.com/deliveryd/deliveryd/sdk/schema"
 	"github.com/deliveryd/deliveryd/sdk/transport"
 )
@@ -30,7 +31,7 @@ type Config struct {
 	CA          string       `config:"ca" format:"pem" doc:"Certificates of authorities to trust beside the system's." example:"file(\"ca.pem\")"`
 	Credentials *Credentials `config:"credentials,required" doc:"Who writes. Exactly one source: a pair of keys, environment, profile, web_identity or instance_role; assume_role may come on top."`
 
-	Key      string `config:"key" default:"{organization}/{destination}/{yyyy}/{mm}/{dd}/{delivery_id}.{ext}" min:"1" max:"1024" doc:"Key of the object. Placeholders: {organization} {destination} {delivery_id} {type} {filename} {ext} {sha256}, and {yyyy} {mm} {dd}, the day in UTC on which the delivery was accepted. The same delivery has the same key at each attempt. A value cannot leave its place: a slash in it becomes %2F."`
+	Key      string `config:"key" default:"{organization}/{destination}/{yyyy}/{mm}/{dd}/{delivery_id}.{ext}" min:"1" max:"1024" doc:"Key of the object. Placeholders: {id} (unique for each delivery and destination), {delivery_id} (shared by all destinations of a submission), {organization}, {destination}, {type}, {filename} (an artifact's name, else the type with its extension), {ext}, {sha256} (of the content), {yyyy} {mm} {dd} {hh} {mi} {ss} (when the delivery was accepted, UTC). The same delivery has the same key at each attempt. A value cannot leave its place: a slash in it becomes %2F."`
 	Body     string `config:"body" enum:"envelope,data" default:"envelope" doc:"What to write for a payload: envelope is a JSON object of id, type, timestamp, organization_id, data and metadata; data is the payload's data alone, with its own content type. Artifacts always go as they are."`
 	IfExists string `config:"if_exists" enum:"fail,skip,overwrite" default:"fail" doc:"What to do where the key is taken by something else. What this delivery, or one of the same bytes, has written before counts as delivered. fail makes a dead letter, skip counts as delivered and leaves the object alone. Both are decided by the server (If-None-Match); with overwrite no condition is sent."`
 
@@ -101,7 +102,7 @@ func (c *Config) Validate() transport.Diagnostics {
 	}
 	d.url(schema.At("endpoint"), c.Endpoint)
 	if _, err := parseKey(c.Key); err != nil {
-		d.add(schema.At("key"), err.Error(), "placeholders: "+strings.Join(placeholders(), " "))
+		d.add(schema.At("key"), err.Error(), "placeholders: "+strings.Join(nametemplate.Placeholders(), " "))
 	}
 	if c.CA != "" {
 		if _, err := newTLS(c.CA); err != nil {

@@ -13,7 +13,7 @@ func TestConfigMistakesAreNamed(t *testing.T) {
 		`"region":"x",` + keys: "",
 		keys:                   "region: neither region nor endpoint",
 		`"region":"x","endpoint":"https://u:p@h",` + keys:                                                "endpoint: the URL holds credentials",
-		`"region":"x","key":"../{type}",` + keys:                                                         `key: a segment ".."`,
+		`"region":"x","key":"../{type}",` + keys:                                                         `key: it holds ".."`,
 		`"region":"x","credentials":{"access_key_id":"a","secret_access_key":"b","instance_role":true}`:  "credentials: more than one source of credentials: access_key_id, instance_role",
 		`"region":"x","credentials":{"access_key_id":"a"}`:                                               "credentials: access_key_id and secret_access_key belong together",
 		`"region":"x","credentials":{"profile":"p"}`:                                                     "credentials.profile: a profile without profile_files",

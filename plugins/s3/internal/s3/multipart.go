@@ -213,7 +213,7 @@ func (b *bucket) abortOnce(ctx context.Context, key, id string) error {
 // own: else another may be writing to it at this moment. Without the permission
 // s3:ListBucketMultipartUploads it does nothing.
 func (b *bucket) abortLeftovers(ctx context.Context, o *object) {
-	if !b.key.has("delivery_id") {
+	if !b.key.Unique() {
 		return
 	}
 	out, err := b.api.ListMultipartUploads(ctx, &awss3.ListMultipartUploadsInput{Bucket: &b.config.Bucket, Prefix: &o.key})

@@ -60,7 +60,7 @@ func (b *bucket) object(d *transport.Delivery, body []byte, contentType string) 
 	if d.Artifact == nil && b.config.Body != bodyData {
 		named.ContentType = contentType // {ext} is that of the envelope
 	}
-	key, err := b.key.expand(&named, b.in.Label, o.digest)
+	key, err := b.keyOf(&named, o.digest)
 	if err != nil {
 		return nil, transport.Permanent(fmt.Errorf("making the key: %w", err), transport.WithCode("s3.key"))
 	}

@@ -137,20 +137,19 @@ func (b *bucket) head(ctx context.Context, o *object) (*awss3.HeadObjectOutput, 
 	return b.api.HeadObject(ctx, in)
 }
 
-// ours says why an object counts as delivered; empty where it does not. The
-// server's own digest outweighs metadata, which anybody can write.
+// ours says why an object counts as delivered; empty where it does not. An object
+// with this delivery's id is an earlier attempt's, whose bytes may differ: those
+// of an encrypted file do at each attempt. Otherwise the server's own digest
+// outweighs metadata, which anybody can write.
 func ours(head *awss3.HeadObjectOutput, o *object) string {
-	sum := hex.EncodeToString(o.digest[:])
-	if head.ChecksumSHA256 != nil && !strings.Contains(*head.ChecksumSHA256, "-") {
-		if *head.ChecksumSHA256 == base64.StdEncoding.EncodeToString(o.digest[:]) {
-			return "same content"
-		}
-		return ""
-	}
-	switch {
-	case head.Metadata[metaSHA256] == sum && head.Metadata[metaID] == headerText(o.id):
+	if head.Metadata[metaID] == headerText(o.id) {
 		return "same delivery"
-	case head.Metadata[metaSHA256] == sum:
+	}
+	same := head.Metadata[metaSHA256] == hex.EncodeToString(o.digest[:])
+	if head.ChecksumSHA256 != nil && !strings.Contains(*head.ChecksumSHA256, "-") {
+		same = *head.ChecksumSHA256 == base64.StdEncoding.EncodeToString(o.digest[:])
+	}
+	if same {
 		return "same content"
 	}
 	return ""

@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
 
+	"github.com/deliveryd/deliveryd/sdk/nametemplate"
 	"github.com/deliveryd/deliveryd/sdk/schema"
 	"github.com/deliveryd/deliveryd/sdk/transport"
 )
@@ -43,7 +44,7 @@ func Plugin() transport.Plugin[Config] {
 type bucket struct {
 	in          transport.Instance
 	config      *Config
-	key         keyTemplate
+	key         *nametemplate.Template
 	http        *httpClient
 	credentials aws.CredentialsProvider
 	api         *awss3.Client

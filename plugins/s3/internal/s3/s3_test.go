@@ -95,24 +95,33 @@ func TestIfExists(t *testing.T) {
 		replaced          bool
 	}{
 		{"fail", "foreign", transport.ClassPermanent, "", false},
-		{"fail", "ours", 0, "same content", false},
+		{"fail", "ours", 0, "same delivery", false},
+		{"fail", "twin", 0, "same content", false},
 		{"skip", "foreign", 0, "skipped", false},
-		{"skip", "ours", 0, "same content", false},
+		{"skip", "ours", 0, "same delivery", false},
 		{"overwrite", "foreign", 0, "", true},
-		{"overwrite", "ours", 0, "same content", false},
+		{"overwrite", "ours", 0, "same delivery", false},
 	} {
 		name := newBucket(t)
-		b := opened(t, target(t, gateway.URL, name, `,"key":"k/{delivery_id}","if_exists":"`+c.ifExists+`"`))
+		b := opened(t, target(t, gateway.URL, name, `,"key":"k/{delivery_id}","body":"data","if_exists":"`+c.ifExists+`"`))
 		key := "k/dlv_1"
-		foreign := "something else"
-		d := delivery("1")
-		if c.present == "ours" {
-			if _, err := b.Deliver(t.Context(), d); err != nil {
+		d, before := delivery("1"), "something else"
+		switch c.present {
+		case "ours": // encrypted, it has other bytes at each attempt
+			earlier := delivery("1")
+			earlier.Data = []byte(before)
+			if _, err := b.Deliver(t.Context(), earlier); err != nil {
 				t.Fatal(err)
 			}
 			d.Attempt = 2
-		} else if _, err := gateway.Client().PutObject(t.Context(), &awss3.PutObjectInput{Bucket: &name, Key: &key, Body: strings.NewReader(foreign)}); err != nil {
-			t.Fatal(err)
+		case "twin":
+			before = string(d.Data)
+			fallthrough
+		default:
+			in := &awss3.PutObjectInput{Bucket: &name, Key: &key, Body: strings.NewReader(before), ChecksumAlgorithm: types.ChecksumAlgorithmSha256}
+			if _, err := gateway.Client().PutObject(t.Context(), in); err != nil {
+				t.Fatal(err)
+			}
 		}
 		receipt, err := b.Deliver(t.Context(), d)
 		class, code := classOfError(err)
@@ -120,8 +129,8 @@ func TestIfExists(t *testing.T) {
 		if class != c.class || receipt.Details["existing"] != c.existing || (class != 0 && code != "s3.exists") {
 			t.Errorf("%s, %s: %v, %v", c.ifExists, c.present, receipt, err)
 		}
-		if c.present == "foreign" && (string(body) != foreign) != c.replaced {
-			t.Errorf("%s: the object is %q", c.ifExists, body)
+		if (string(body) != before) != c.replaced {
+			t.Errorf("%s, %s: the object is %q", c.ifExists, c.present, body)
 		}
 	}
 }

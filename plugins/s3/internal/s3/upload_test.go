@@ -246,6 +246,6 @@ func ExampleConfig() {
 		fmt.Println(d.Path, d.Summary)
 	}
 	// Output:
-	// key unknown placeholder {year}
+	// key there is no placeholder {year}
 	// credentials no source of credentials
 }

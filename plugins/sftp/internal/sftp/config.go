@@ -29,8 +29,8 @@ type Config struct {
 	Jump []Server `config:"jump" max:"4" doc:"Hosts to go through, in order, as ssh's ProxyJump does. Each has credentials and host keys of its own. A target behind a jump host obeys the egress policy as well: its name must resolve here to addresses that are allowed, or be allowed by name."`
 
 	Directory       string        `config:"directory" default:"." doc:"Directory to write into; relative to the login directory unless it begins with a slash. Placeholders as in filename." example:"\"/inbox/{organization}/{yyyy}-{mm}\""`
-	Filename        string        `config:"filename" default:"{id}-{filename}" doc:"Name of the file. Placeholders: {id} (unique for each delivery and destination, the same for each attempt), {delivery_id} (shared by all destinations of a submission), {organization}, {destination}, {type}, {filename} (an artifact's name, else the type with .json), {ext} (its extension), {sha256} (of the content), {yyyy} {mm} {dd} {hh} {mi} {ss} (when the delivery was accepted, UTC). What a placeholder brings cannot leave the directory: slashes and control characters become _." example:"\"{yyyy}{mm}{dd}-{id}.{ext}\""`
-	IfExists        string        `config:"if_exists" enum:"fail,skip,overwrite" default:"fail" doc:"What to do when the file is there already with other content: fail makes the delivery a dead letter, skip counts it as delivered, overwrite replaces the file. A file with the same content is an earlier attempt of the same delivery and always counts as delivered. Unless it overwrites, the transport never replaces a file on servers, such as OpenSSH's, whose rename refuses to."`
+	Filename        string        `config:"filename" default:"{id}-{filename}" doc:"Name of the file. Placeholders: {id} (unique for each delivery and destination, the same for each attempt), {delivery_id} (shared by all destinations of a submission), {organization}, {destination}, {type}, {filename} (an artifact's name, else the type with its extension), {ext}, {sha256} (of the content), {yyyy} {mm} {dd} {hh} {mi} {ss} (when the delivery was accepted, UTC). What a placeholder brings cannot leave the directory: slashes, control characters and \\\"<>:|?* become _." example:"\"{yyyy}{mm}{dd}-{id}.{ext}\""`
+	IfExists        string        `config:"if_exists" enum:"fail,skip,overwrite" default:"fail" doc:"What to do when the file is there already with other content: fail makes the delivery a dead letter, skip counts it as delivered, overwrite replaces the file. A file with the same content is an earlier attempt of the same delivery and always counts as delivered. Where the name holds {id}, or {delivery_id} and {destination}, only an earlier attempt of the same delivery can have written the file: other content, as encryption gives each attempt, is replaced. Unless it overwrites, the transport never replaces another's file on servers, such as OpenSSH's, whose rename refuses to."`
 	MakeDirectories bool          `config:"make_directories" default:"true" doc:"Make directories that are missing."`
 	Permissions     string        `config:"permissions" pattern:"0?[0-7]{3}" doc:"Permissions of the file, octal. Without it the server decides." example:"\"0640\""`
 	Verify          string        `config:"verify" enum:"size,sha256" default:"size" doc:"How to check the file before it gets its final name: size asks the server, sha256 reads the whole file back. What goes on where an earlier attempt stopped is always read back."`
@@ -67,15 +67,8 @@ func (c *Config) Validate() transport.Diagnostics {
 	for i := range c.Jump {
 		d = append(d, c.Jump[i].check(schema.At("jump").Index(i))...)
 	}
-	for _, t := range []struct {
-		name, text string
-		slashes    bool
-	}{{"directory", c.Directory, true}, {"filename", c.Filename, false}} {
-		if _, err := parseTemplate(t.name, t.text, t.slashes); err != nil {
-			d = append(d, *err)
-		}
-	}
-	return d
+	_, findings := parseTemplates(c)
+	return append(d, findings...)
 }
 
 // check checks one server, which is at a path of the configuration.

@@ -63,7 +63,7 @@ func (d *destination) tryDNS(ctx context.Context, host string) (string, error) {
 // tryWriting writes a probe and removes it. A directory that depends on the
 // delivery is not there yet: the nearest one above it that is there is tried.
 func (d *destination) tryWriting(ctx context.Context, s *session) (string, error) {
-	p := &putting{destination: d, session: s, file: &file{id: "probe", names: namesOf(d.instance, &transport.Delivery{ID: "probe", Type: "probe", CreatedAt: time.Now()}, nil)}}
+	p := &putting{destination: d, session: s, file: &file{delivery: &transport.Delivery{ID: "probe", Type: "probe", CreatedAt: time.Now()}}}
 	p.place()
 	directory := path.Dir(p.final)
 	for p.doing = "looking for " + directory; ; directory = path.Dir(directory) {

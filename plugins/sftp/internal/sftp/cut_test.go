@@ -105,13 +105,13 @@ func random(n int) []byte {
 func TestCutTransfersGoOn(t *testing.T) {
 	t.Parallel()
 	s := startSSHD(t, "")
-	proxy := newCutter(t, s.port)
+	proxy := newCutter(t, s.Port)
 	c := s.config(t)
 	c.Port = proxy.port()
 	c.KnownHosts = "[127.0.0.1]:" + strconv.Itoa(c.Port) + " " + s.read(t, "host_ed25519.pub")
 	d := opened(t, c)
 	content := random(24 << 20)
-	final := filepath.Join(s.home, "dlv_1-report.csv")
+	final := filepath.Join(s.Home, "dlv_1-report.csv")
 	for attempt, limit := range []int64{8 << 20, 10 << 20, 1 << 10} {
 		proxy.after.Store(limit)
 		_, err := d.Upload(t.Context(), artifact("dlv_1", content), bytes.NewReader(content))
@@ -143,7 +143,7 @@ func TestADamagedPartIsFoundOut(t *testing.T) {
 	s := startSSHD(t, "")
 	d := opened(t, s.config(t))
 	content := random(6 << 20)
-	p := &putting{destination: d, session: &session{home: s.home}, file: &file{id: "dlv_1", sha256: artifact("dlv_1", content).Artifact.SHA256, names: namesOf(d.instance, artifact("dlv_1", content), nil)}}
+	p := &putting{destination: d, session: &session{home: s.Home}, file: &file{delivery: artifact("dlv_1", content), sha256: artifact("dlv_1", content).Artifact.SHA256}}
 	p.place()
 	must(t, os.WriteFile(p.temporary, make([]byte, 5<<20), 0o666))
 	must(t, os.Chmod(p.temporary, 0o666))

@@ -34,7 +34,7 @@ func TestWaysToLogIn(t *testing.T) {
 	_, err := opened(t, c).Deliver(t.Context(), order("dlv_1", "x"))
 	wantClass(t, err, transport.ClassAuth, "ssh.auth")
 	c = s.config(t)
-	c.AgentSocket = s.path("no.socket")
+	c.AgentSocket = s.Path("no.socket")
 	_, err = opened(t, c).Deliver(t.Context(), order("dlv_1", "x"))
 	wantClass(t, err, transport.ClassConfig, "ssh.agent")
 }
@@ -42,7 +42,7 @@ func TestWaysToLogIn(t *testing.T) {
 // agent starts an ssh-agent that holds the key id.
 func (s *sshd) agent(t *testing.T) string {
 	t.Helper()
-	socket := s.path("agent.socket")
+	socket := s.Path("agent.socket")
 	ctx, cancel := context.WithCancel(context.Background())
 	command := exec.CommandContext(ctx, program(t, "ssh-agent", "openssh-client"), "-D", "-a", socket)
 	out, err := command.StdoutPipe()
@@ -54,7 +54,7 @@ func (s *sshd) agent(t *testing.T) string {
 	})
 	_, err = out.Read(make([]byte, 1)) // it says where it listens once it does
 	must(t, err)
-	add := exec.CommandContext(t.Context(), program(t, "ssh-add", "openssh-client"), s.path("id"))
+	add := exec.CommandContext(t.Context(), program(t, "ssh-add", "openssh-client"), s.Path("id"))
 	add.Env = []string{"SSH_AUTH_SOCK=" + socket}
 	if out, err := add.CombinedOutput(); err != nil {
 		t.Fatalf("ssh-add: %v\n%s", err, out)
@@ -108,12 +108,12 @@ func TestHostKeys(t *testing.T) {
 	t.Parallel()
 	s := startSSHD(t, "")
 	fingerprint := func(key string) string {
-		out, err := exec.CommandContext(t.Context(), "ssh-keygen", "-l", "-f", s.path(key+".pub")).Output()
+		out, err := exec.CommandContext(t.Context(), "ssh-keygen", "-l", "-f", s.Path(key+".pub")).Output()
 		must(t, err)
 		return strings.Fields(string(out))[1]
 	}
-	must(t, writeFile(s.path("hashed"), s.knownHosts(t, "host_rsa")))
-	s.keygen(t, "-H", "-f", s.path("hashed"))
+	must(t, writeFile(s.Path("hashed"), s.knownHosts(t, "host_rsa")))
+	must(t, s.Keygen("-H", "-f", s.Path("hashed")))
 	known := func(lines ...string) func(*Config) {
 		return func(c *Config) { c.KnownHosts = strings.Join(lines, "\n") }
 	}
@@ -122,7 +122,7 @@ func TestHostKeys(t *testing.T) {
 		"ecdsa":       known("# a comment", s.knownHosts(t, "host_ecdsa")),
 		"rsa":         known(s.knownHosts(t, "host_rsa")),
 		"hashed":      known(s.read(t, "hashed")),
-		"authority":   known(fmt.Sprintf("@cert-authority [127.0.0.*]:%d %s", s.port, s.read(t, "ca.pub"))),
+		"authority":   known(fmt.Sprintf("@cert-authority [127.0.0.*]:%d %s", s.Port, s.read(t, "ca.pub"))),
 		"fingerprint": func(c *Config) { c.KnownHosts, c.Fingerprints = "", []string{fingerprint("host_ed25519")} },
 		"fingerprints": func(c *Config) {
 			c.KnownHosts, c.Fingerprints = "", []string{fingerprint("stranger"), fingerprint("host_rsa")}
@@ -136,7 +136,7 @@ func TestHostKeys(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	stranger := fmt.Sprintf("[127.0.0.1]:%d %s", s.port, s.read(t, "stranger.pub"))
+	stranger := fmt.Sprintf("[127.0.0.1]:%d %s", s.Port, s.read(t, "stranger.pub"))
 	for name, change := range map[string]func(*Config){
 		"changed":             known(stranger),
 		"another host":        known("other.example " + s.read(t, "host_ed25519.pub")),
@@ -164,11 +164,11 @@ func TestJumpHosts(t *testing.T) {
 	if _, err := opened(t, c).Deliver(t.Context(), order("dlv_1", "x")); err != nil {
 		t.Fatal(err)
 	}
-	if s.files(t)["dlv_1-order.paid.json"] != "x" || strings.Count(bastion.log.String(), "Accepted publickey") != 2 {
-		t.Errorf("files %v; log of the jump host:\n%s", s.files(t), bastion.log)
+	if s.files(t)["dlv_1-order.paid.json"] != "x" || strings.Count(bastion.Log(), "Accepted publickey") != 2 {
+		t.Errorf("files %v; log of the jump host:\n%s", s.files(t), bastion.Log())
 	}
 	// The target is dialled by the jump host, and must be allowed all the same.
-	c.Jump, c.Host, c.KnownHosts = c.Jump[:1], "127.0.0.2", fmt.Sprintf("[127.0.0.2]:%d %s", s.port, s.read(t, "host_ed25519.pub"))
+	c.Jump, c.Host, c.KnownHosts = c.Jump[:1], "127.0.0.2", fmt.Sprintf("[127.0.0.2]:%d %s", s.Port, s.read(t, "host_ed25519.pub"))
 	for name, test := range map[string]struct {
 		policy egress.Policy
 		class  transport.Class
@@ -214,12 +214,12 @@ func TestTestConnection(t *testing.T) {
 	check(c, "sftp.no_such_file", "dns", "tcp", "auth", "permission")
 	c = s.config(t)
 	c.Directory = "/root-of-nothing"
-	if s.user == "nobody" {
+	if s.User == "nobody" {
 		check(c, "sftp.permission_denied", "dns", "tcp", "auth", "permission")
 	}
 	c.KnownHosts = "other.example " + s.read(t, "host_rsa.pub")
 	check(c, "ssh.host_key", "dns", "tcp", "auth")
-	if files, _ := filepath.Glob(filepath.Join(s.home, "*")); len(files) != 0 {
+	if files, _ := filepath.Glob(filepath.Join(s.Home, "*")); len(files) != 0 {
 		t.Errorf("left over: %v", files)
 	}
 }

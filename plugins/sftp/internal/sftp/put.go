@@ -17,6 +17,7 @@ import (
 
 	"github.com/pkg/sftp"
 
+	"github.com/deliveryd/deliveryd/sdk/nametemplate"
 	"github.com/deliveryd/deliveryd/sdk/transport"
 )
 
@@ -31,13 +32,15 @@ type putting struct {
 	temporary string // beside it
 	doing     string // for messages
 	renaming  bool   // whether the final name may be there from now on
+	replaces  bool   // whether a file under the final name is to go
 	resumed   int64  // bytes that an earlier attempt wrote
 }
 
 // run writes the file under its temporary name, checks it and renames it.
 func (p *putting) run() (transport.Receipt, error) {
 	p.place()
-	if p.config.IfExists != existsOverwrite {
+	p.replaces = p.config.IfExists == existsOverwrite
+	if !p.replaces {
 		if receipt, done, err := p.existing(); done || err != nil {
 			return receipt, err
 		}
@@ -50,16 +53,16 @@ func (p *putting) run() (transport.Receipt, error) {
 
 // place decides where the file goes.
 func (p *putting) place() {
-	directory := path.Clean(p.directory.expand(p.file.names))
+	directory, name := p.names.expand(nametemplate.Source{Delivery: p.file.delivery, Destination: p.instance.Label, SHA256: p.file.sha256})
+	directory = path.Clean(directory)
 	if !path.IsAbs(directory) {
 		directory = path.Join(p.session.home, directory)
 	}
-	name := p.filename.filenameOf(p.file.names)
 	p.final = path.Join(directory, name)
 	// The name is the same for each attempt, so that one goes on where another
 	// stopped, and never the same for other content: whoever writes to it, a daemon
 	// that was thought dead included, writes the same bytes to the same places.
-	mark := sha256.Sum256(append([]byte(p.file.id+"\x00"), p.file.sha256...))
+	mark := sha256.Sum256(append([]byte(p.file.delivery.ID+"\x00"), p.file.sha256...))
 	p.temporary = path.Join(directory, "."+name+"."+hex.EncodeToString(mark[:6])+".part")
 }
 
@@ -79,6 +82,9 @@ func (p *putting) existing() (receipt transport.Receipt, done bool, err error) {
 		return receipt, false, err
 	case same:
 		return p.receipt("already", "the file was there with the same content"), true, nil
+	case p.names.own():
+		p.replaces = true // an earlier attempt's: encryption gives each one other bytes
+		return receipt, false, nil
 	case p.config.IfExists == existsSkip:
 		return p.receipt("skipped", "a file was there with other content"), true, nil
 	}
@@ -249,10 +255,10 @@ func (p *putting) rename() (transport.Receipt, error) {
 	return receipt, err
 }
 
-// move renames as if_exists wants it. In version 3 of the protocol a plain rename
+// move gives the file its final name. In version 3 of the protocol a plain rename
 // refuses to replace a file; posix-rename@openssh.com replaces it in one step.
 func (p *putting) move() error {
-	if p.config.IfExists != existsOverwrite {
+	if !p.replaces {
 		return p.session.Rename(p.temporary, p.final)
 	}
 	if _, can := p.session.HasExtension("posix-rename@openssh.com"); can {

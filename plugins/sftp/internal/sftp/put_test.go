@@ -20,8 +20,8 @@ func TestDeliver(t *testing.T) {
 	d := opened(t, c)
 	receipt, err := d.Deliver(t.Context(), order("dlv_1", `{"order":1}`))
 	must(t, err)
-	final := filepath.Join(s.home, "acme/order.paid/dlv_1-order.paid.json")
-	if want := fmt.Sprintf("sftp://127.0.0.1:%d%s", s.port, final); receipt.Reference != want {
+	final := filepath.Join(s.Home, "acme/order.paid/dlv_1-order.paid.json")
+	if want := fmt.Sprintf("sftp://127.0.0.1:%d%s", s.Port, final); receipt.Reference != want {
 		t.Errorf("reference %q, want %q", receipt.Reference, want)
 	}
 	if diff := cmp.Diff(map[string]string{"acme/order.paid/dlv_1-order.paid.json": `{"order":1}`}, s.files(t)); diff != "" {
@@ -33,6 +33,10 @@ func TestDeliver(t *testing.T) {
 	again, err := d.Deliver(t.Context(), order("dlv_1", `{"order":1}`))
 	if err != nil || again.Details["already"] == "" || again.Reference != receipt.Reference {
 		t.Errorf("a second attempt: %+v, %v", again, err)
+	}
+	// Encrypted, a delivery has other bytes at each attempt: nobody else has its id in a name.
+	if again, err = d.Deliver(t.Context(), order("dlv_1", `{"order":2}`)); err != nil || again.Details["already"] != "" || s.files(t)["acme/order.paid/dlv_1-order.paid.json"] != `{"order":2}` {
+		t.Errorf("an attempt with other bytes: %+v, %v", again, err)
 	}
 	if receipt, err := d.Deliver(t.Context(), order("dlv_2", "")); err != nil || receipt.Details["bytes"] != "0" {
 		t.Errorf("an empty file: %+v, %v", receipt, err)
@@ -124,7 +128,7 @@ func TestManyAtOnce(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	s := startSSHD(t, "")
-	locked := filepath.Join(s.home, "locked")
+	locked := filepath.Join(s.Home, "locked")
 	must(t, os.Mkdir(locked, 0o555))
 	c := s.config(t)
 	c.Directory = locked

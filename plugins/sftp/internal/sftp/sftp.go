@@ -39,28 +39,23 @@ func Plugin() transport.Plugin[Config] {
 
 // destination is one place to write to.
 type destination struct {
-	config    *Config
-	instance  transport.Instance
-	directory *template
-	filename  *template
-	dialer    *dialer
-	pool      *pool
+	config   *Config
+	instance transport.Instance
+	names    templates
+	dialer   *dialer
+	pool     *pool
 }
 
 func open(in transport.Instance, c *Config) (*destination, error) {
-	directory, finding := parseTemplate("directory", c.Directory, true)
-	if finding != nil {
-		return nil, *finding
-	}
-	filename, finding := parseTemplate("filename", c.Filename, false)
-	if finding != nil {
-		return nil, *finding
+	names, findings := parseTemplates(c)
+	if len(findings) > 0 {
+		return nil, findings[0]
 	}
 	dialer, err := newDialer(in.Egress, c)
 	if err != nil {
 		return nil, err
 	}
-	d := &destination{config: c, instance: in, directory: directory, filename: filename, dialer: dialer}
+	d := &destination{config: c, instance: in, names: names, dialer: dialer}
 	d.pool = newPool(c.MaxConnections, c.IdleTimeout, dialer.session)
 	return d, nil
 }
@@ -74,22 +69,18 @@ func (d *destination) Close(context.Context) error {
 // Deliver writes a payload's data as a file.
 func (d *destination) Deliver(ctx context.Context, delivery *transport.Delivery) (transport.Receipt, error) {
 	digest := sha256.Sum256(delivery.Data)
-	return d.put(ctx, &file{
-		id: delivery.ID, names: namesOf(d.instance, delivery, digest[:]),
-		size: int64(len(delivery.Data)), sha256: digest[:], body: bytes.NewReader(delivery.Data),
-	})
+	return d.put(ctx, &file{delivery: delivery, size: int64(len(delivery.Data)), sha256: digest[:], body: bytes.NewReader(delivery.Data)})
 }
 
 // Upload writes an artifact as a file.
 func (d *destination) Upload(ctx context.Context, delivery *transport.Delivery, body io.Reader) (transport.Receipt, error) {
 	a := delivery.Artifact
-	return d.put(ctx, &file{id: delivery.ID, names: namesOf(d.instance, delivery, a.SHA256), size: a.Size, sha256: a.SHA256, body: body, resumable: true})
+	return d.put(ctx, &file{delivery: delivery, size: a.Size, sha256: a.SHA256, body: body, resumable: true})
 }
 
 // file is what is to be written.
 type file struct {
-	id        string
-	names     names
+	delivery  *transport.Delivery
 	size      int64
 	sha256    []byte
 	body      io.Reader
