@@ -251,7 +251,11 @@ type TestStep struct {
 type ReloadReport struct {
 	Summary     string   `json:"summary"`
 	Added       []string `json:"added" doc:"Destinations, as organization/label"`
-	Changed     []string `json:"changed"`
-	Removed     []string `json:"removed"`
+	Changed     []string `json:"changed" doc:"Destinations: what goes to the plugin in a new generation, the rest in place"`
+	Removed     []string `json:"removed" doc:"Destinations that the files no longer declare: disabled, what waits for them is kept"`
+	Waiting     []string `json:"waiting" doc:"Destinations whose plugin is not there or does not run: they stay as they were"`
+	Applied     []string `json:"applied" doc:"Other settings that took effect, by name, never with their values"`
+	Plugins     []string `json:"plugins" doc:"Plugins that were added, replaced, retried or removed"`
+	Warnings    []string `json:"warnings" doc:"What was found and kept nothing from taking effect"`
 	NotReloaded []string `json:"not_reloaded" doc:"Settings that changed in the file and take a restart"`
 }

@@ -37,6 +37,9 @@ type daemon struct {
 
 	mu  sync.Mutex // one reload at a time; guards cfg
 	cfg *config.Config
+	// started holds the settings at the start: those that take a restart still
+	// have these values, however often the files were reloaded since.
+	started *config.Config
 
 	registry  *prometheus.Registry
 	reloads   *telemetry.Reload
@@ -70,7 +73,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	if found.HasErrors() {
+	if found = found.Join(checkCertificate(cfg)); found.HasErrors() {
 		return &ConfigError{found}
 	}
 	d, err := newDaemon(o, cfg)
@@ -105,7 +108,7 @@ func newDaemon(o Options, cfg *config.Config) (*daemon, error) {
 		return nil, fmt.Errorf("log.format: %w", err)
 	}
 	d := &daemon{
-		o: o, id: "d-" + uuid.NewString(), cfg: cfg, failed: make(chan error, 4),
+		o: o, id: "d-" + uuid.NewString(), cfg: cfg, started: cfg.WithoutDestinations(), failed: make(chan error, 4),
 		log:      telemetry.NewLog(telemetry.Options{Output: o.Stderr, Level: level, Format: format}),
 		registry: telemetry.NewRegistry(o.Version, o.Revision),
 	}
@@ -367,7 +370,12 @@ func apiLimits(cfg *config.Config) api.Limits {
 
 // housekeep removes what has had its time, as the configuration in use has it.
 func (d *daemon) housekeep(ctx context.Context) {
-	d.store.RunHousekeeping(ctx, retention(d.config()), d.log.Logger)
+	d.store.RunHousekeeping(ctx, func() store.Retention { return retention(d.config()) }, d.log.Logger)
+}
+
+// live is what the engine may be told anew while it runs.
+func live(cfg *config.Config) engine.Live {
+	return engine.Live{DiscoverEvery: cfg.Queue.PollInterval, KeepCompleted: cfg.Queue.KeepCompleted > 0, MaxPayload: int(cfg.Submit.MaxPayload)}
 }
 
 func retention(cfg *config.Config) store.Retention {

@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,18 +27,16 @@ func (d *daemon) reload(ctx context.Context) (*api.ReloadReport, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.notify(reloadingState())
-	defer d.notify(sd.SdNotifyReady)
 	began := time.Now()
 	report, err := d.reloadLocked(ctx)
 	d.reloads.Done(began, err)
 	if err != nil {
 		d.logRefusal(err)
+		d.notify(sd.SdNotifyReady + "\nSTATUS=The configuration was not reloaded; the old one stays in effect")
 		return nil, err
 	}
-	d.log.Info("configuration reloaded", "report", report.Summary, "took", time.Since(began))
-	for _, name := range report.NotReloaded {
-		d.log.Warn("a changed setting takes a restart", "setting", name)
-	}
+	d.notify(sd.SdNotifyReady + "\nSTATUS=Configuration reloaded; " + report.Summary)
+	d.logReport(report, time.Since(began))
 	return report, nil
 }
 
@@ -54,6 +52,7 @@ func (d *daemon) reloadLocked(ctx context.Context) (*api.ReloadReport, error) {
 	}
 	// From here on there is no way back, and nothing that fails takes more with it
 	// than itself.
+	settings, restart := d.changedSettings(next.cfg)
 	if err := next.swap.Commit(context.WithoutCancel(ctx)); err != nil {
 		d.log.Error("a plugin could not be replaced; its old process goes on", "error", err)
 	}
@@ -61,14 +60,30 @@ func (d *daemon) reloadLocked(ctx context.Context) (*api.ReloadReport, error) {
 	d.log.SetRedactor(secret.NewRedactor(append(secretsOf(d.cfg), secretsOf(next.cfg)...)...))
 	d.api.SetKeys(next.keys)
 	d.api.SetLimits(apiLimits(next.cfg))
+	d.service.SetLimits(submitLimits(next.cfg))
+	d.engine.Reconfigure(live(next.cfg))
+	if !slices.Equal(d.cfg.Egress.Allow, next.cfg.Egress.Allow) {
+		d.engine.ReleaseHolds("the egress policy was changed")
+	}
 	d.directory.SetDefaults(next.cfg.Defaults)
 	if next.certificate != nil {
 		d.listener.certificate.Store(next.certificate)
 	}
-	report := reportOf(applied, next.swap.Changes())
-	report.NotReloaded = fixed(d.cfg, next.cfg)
+	report := reportOf(applied, next.swap.Changes(), next.warnings)
+	report.Applied, report.NotReloaded = orEmpty(settings), orEmpty(restart)
+	if len(settings) > 0 {
+		report.Summary += fmt.Sprintf("; settings: %d changed", len(settings))
+	}
 	d.cfg = next.cfg
 	return report, nil
+}
+
+// changedSettings compares with what is in use; what takes a restart is in use as
+// it was at the start.
+func (d *daemon) changedSettings(next *config.Config) (applied, restart []string) {
+	applied, _ = config.CompareSettings(d.cfg, next)
+	_, restart = config.CompareSettings(d.started, next)
+	return slices.DeleteFunc(applied, func(name string) bool { return slices.Contains(restart, name) }), restart
 }
 
 // prepared is a configuration that is ready to be used.
@@ -78,6 +93,7 @@ type prepared struct {
 	level       slog.Level
 	certificate *tls.Certificate
 	swap        *pluginhost.Swap
+	warnings    config.Diagnostics
 }
 
 func (d *daemon) prepare(ctx context.Context) (*prepared, error) {
@@ -85,7 +101,7 @@ func (d *daemon) prepare(ctx context.Context) (*prepared, error) {
 	if err != nil {
 		return nil, err
 	}
-	if found.HasErrors() {
+	if found = found.Join(checkCertificate(cfg)); found.HasErrors() {
 		return nil, configProblem(found)
 	}
 	next := &prepared{cfg: cfg}
@@ -95,23 +111,37 @@ func (d *daemon) prepare(ctx context.Context) (*prepared, error) {
 	if next.level, err = telemetry.ParseLevel(cfg.Log.Level); err != nil {
 		return nil, err
 	}
-	if (cfg.HTTP.TLS.CertFile == "") == (d.cfg.HTTP.TLS.CertFile == "") {
+	if (cfg.HTTP.TLS.CertFile == "") == (d.started.HTTP.TLS.CertFile == "") {
 		if next.certificate, err = loadCertificate(cfg); err != nil {
 			return nil, err
 		}
 	}
-	if next.swap, err = d.host.Prepare(ctx, pluginOptions(cfg)); err != nil {
-		return nil, fmt.Errorf("preparing the plugins: %w", err)
+	if next.swap, err = d.host.Prepare(ctx, pluginOptions(cfg), egressPolicy(cfg)); err != nil {
+		return nil, prepareProblem(ctx, cfg, err)
 	}
-	if resolved := cfg.Resolve(ctx, schemas{next.swap}, config.ResolveOptions{}); resolved.HasErrors() {
+	next.warnings = found.Join(cfg.Resolve(ctx, schemas{next.swap}, config.ResolveOptions{}))
+	if next.warnings.HasErrors() {
 		next.swap.Abort()
-		return nil, configProblem(found.Join(resolved))
+		return nil, configProblem(next.warnings)
 	}
 	for _, problem := range next.swap.Problems() {
 		d.log.Warn("a plugin stays as it was", "file", problem.File, "reason", problem.Reason)
 	}
 	return next, nil
 }
+
+// prepareProblem tells settings of plugins that cannot be used from a daemon that
+// cannot reload now.
+func prepareProblem(ctx context.Context, cfg *config.Config, err error) error {
+	if ctx.Err() != nil || errors.Is(err, pluginhost.ErrUnavailable) || errors.Is(err, pluginhost.ErrReloading) {
+		return fmt.Errorf("preparing the plugins: %w", err)
+	}
+	return configProblem(cfg.Place(config.Finding{
+		Setting: &cfg.Plugins.Directory, Summary: "The plugins cannot be used as configured", Detail: sentence(err),
+	}))
+}
+
+func sentence(err error) string { return strings.TrimSuffix(err.Error(), ".") + "." }
 
 func configProblem(found config.Diagnostics) error {
 	var text strings.Builder
@@ -130,6 +160,28 @@ type reloadRefused struct {
 
 func (r *reloadRefused) Unwrap() error { return r.problem }
 
+// maxLoggedNames bounds each list of names in the log; the report has all of them.
+const maxLoggedNames = 20
+
+func (d *daemon) logReport(r *api.ReloadReport, took time.Duration) {
+	attributes := []any{"report", r.Summary, "took", took}
+	for _, list := range []struct {
+		key   string
+		names []string
+	}{{"added", r.Added}, {"changed", r.Changed}, {"removed", r.Removed}, {"settings", r.Applied}} {
+		if n := len(list.names); n > 0 {
+			attributes = append(attributes, list.key, list.names[:min(n, maxLoggedNames)])
+		}
+	}
+	d.log.Info("configuration reloaded", attributes...)
+	for _, warning := range r.Warnings {
+		d.log.Warn("configuration", "warning", warning)
+	}
+	for _, name := range r.NotReloaded {
+		d.log.Warn("a changed setting takes a restart", "setting", name)
+	}
+}
+
 // logRefusal logs every mistake in a record of its own, so that each can be found
 // by its file and line.
 func (d *daemon) logRefusal(err error) {
@@ -146,13 +198,19 @@ func (d *daemon) logRefusal(err error) {
 	d.log.Error("the configuration was not reloaded; the old one stays in effect", "mistakes", len(refused.Diagnostics))
 }
 
-func reportOf(applied destination.Report, plugins []pluginhost.Change) *api.ReloadReport {
+func reportOf(applied destination.Report, plugins []pluginhost.Change, warnings config.Diagnostics) *api.ReloadReport {
 	r := &api.ReloadReport{
-		Added: orEmpty(applied.Added), Changed: orEmpty(applied.Changed), Removed: orEmpty(applied.Removed),
+		Added: orEmpty(applied.Added), Changed: orEmpty(applied.Changed), Removed: orEmpty(applied.Removed), Waiting: orEmpty(applied.Unresolved),
+		Plugins: []string{}, Warnings: []string{},
 		Summary: "destinations: " + applied.String(),
 	}
 	for _, p := range plugins {
-		r.Summary += fmt.Sprintf("; plugin %s %s", p.Transport, p.Kind)
+		text := fmt.Sprintf("%s %s", p.Transport, p.Kind)
+		r.Plugins = append(r.Plugins, text)
+		r.Summary += "; plugin " + text
+	}
+	for _, one := range warnings {
+		r.Warnings = append(r.Warnings, one.String())
 	}
 	return r
 }
@@ -160,36 +218,6 @@ func reportOf(applied destination.Report, plugins []pluginhost.Change) *api.Relo
 func orEmpty(names []string) []string {
 	if names == nil {
 		return []string{}
-	}
-	return names
-}
-
-// fixed lists the settings that differ and are only read at start.
-func fixed(old, next *config.Config) []string {
-	names := []string{}
-	for _, s := range []struct {
-		name string
-		a, b any
-	}{
-		{"database", old.Database, next.Database},
-		{"plugins", old.Plugins, next.Plugins},
-		{"egress", old.Egress, next.Egress},
-		{"encryption", old.Encryption, next.Encryption},
-		{"http.address", old.HTTP.Address, next.HTTP.Address},
-		{"http.tls (on or off)", old.HTTP.TLS.CertFile == "", next.HTTP.TLS.CertFile == ""},
-		{"log.format", old.Log.Format, next.Log.Format},
-		{"artifacts", old.Artifacts, next.Artifacts},
-		{"submit", submitLimits(old), submitLimits(next)},
-		{"queue.wake", old.Queue.Wake, next.Queue.Wake},
-		{"queue.poll_interval", old.Queue.PollInterval, next.Queue.PollInterval},
-		{"queue.lease", old.Queue.Lease, next.Queue.Lease},
-		{"queue.renew", old.Queue.Renew, next.Queue.Renew},
-		{"queue.keep_completed (on or off)", old.Queue.KeepCompleted > 0, next.Queue.KeepCompleted > 0},
-		{"retentions of queue and submit", retention(old), retention(next)},
-	} {
-		if !reflect.DeepEqual(s.a, s.b) {
-			names = append(names, s.name)
-		}
 	}
 	return names
 }

@@ -48,7 +48,7 @@ func (d *Diff) Empty() bool {
 // other one is.
 func Compare(from, to *Config) *Diff {
 	d := &Diff{}
-	d.compareSettings(from, to)
+	d.Applied, d.Restart = CompareSettings(from, to)
 	before := make(map[Key]*Destination, len(from.Destinations))
 	for _, one := range from.Destinations {
 		before[one.Key()] = one
@@ -81,8 +81,9 @@ type given struct {
 	pointer   any
 }
 
-// compareSettings compares everything but destinations.
-func (d *Diff) compareSettings(from, to *Config) {
+// CompareSettings compares everything but destinations: it names the settings
+// whose change takes effect with a reload, and those that take a restart.
+func CompareSettings(from, to *Config) (applied, restart []string) {
 	before, after := settingsOf(from), settingsOf(to)
 	names := maps.Clone(before)
 	maps.Copy(names, after)
@@ -94,11 +95,20 @@ func (d *Diff) compareSettings(from, to *Config) {
 			continue
 		}
 		if names[name].attribute.restart || switched && strings.HasPrefix(name, "http.tls.") {
-			d.Restart = append(d.Restart, name)
+			restart = append(restart, name)
 		} else {
-			d.Applied = append(d.Applied, name)
+			applied = append(applied, name)
 		}
 	}
+	return applied, restart
+}
+
+// WithoutDestinations returns a copy that holds all settings but those of
+// destinations, for CompareSettings: it keeps nothing else in memory.
+func (c *Config) WithoutDestinations() *Config {
+	slim := *c
+	slim.Destinations, slim.inner = nil, nil
+	return &slim
 }
 
 func settingsOf(c *Config) map[string]given {

@@ -10,6 +10,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/deliveryd/deliveryd/daemon/internal/destination"
@@ -150,7 +151,7 @@ type Service struct {
 	waker        Waker
 	announce     func()
 	changed      func(int32)
-	limits       Limits
+	limits       atomic.Pointer[Limits]
 	log          *slog.Logger
 	coalescer    *coalescer
 }
@@ -159,16 +160,25 @@ type Service struct {
 func NewService(o Options) *Service {
 	s := &Service{
 		store: o.Store, destinations: o.Destinations, waker: o.Waker, announce: o.Announce, changed: o.Changed,
-		limits: o.Limits.withDefaults(), log: o.Logger,
+		log: o.Logger,
 	}
+	s.SetLimits(o.Limits)
 	if s.announce == nil {
 		s.announce = func() {}
 	}
 	if s.changed == nil {
 		s.changed = func(int32) {}
 	}
-	s.coalescer = newCoalescer(o.Store, s.queued, s.limits.MaxQueued, s.limits.MaxQueuedBytes)
+	limits := s.limits.Load()
+	s.coalescer = newCoalescer(o.Store, s.queued, limits.MaxQueued, limits.MaxQueuedBytes)
 	return s
+}
+
+// SetLimits replaces what bounds a request from now on; MaxQueued and
+// MaxQueuedBytes stay as they were at the start.
+func (s *Service) SetLimits(l Limits) {
+	l = l.withDefaults()
+	s.limits.Store(&l)
 }
 
 // Stop refuses new submissions and returns when those that were taken are written

@@ -71,7 +71,7 @@ type admission struct {
 // admit checks a request and makes the rows of it.
 func (s *Service) admit(ctx context.Context, caller Caller, r *Request) (*admission, error) {
 	now := time.Now()
-	if p := s.limits.check(r, now); p != nil {
+	if p := s.limits.Load().check(r, now); p != nil {
 		return nil, p
 	}
 	destinations, err := s.resolve(ctx, caller.Organization, r)

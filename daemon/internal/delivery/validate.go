@@ -164,8 +164,8 @@ func (s *Service) resolveDefaults(ctx context.Context, organization string) ([]*
 	switch n := len(found); {
 	case n == 0:
 		return nil, problem(CodeNoDefault, "/destinations", "the organization has no default destination; name destinations by label or id")
-	case n > s.limits.MaxDestinations:
-		return nil, problem(CodeTooManyDestinations, "/destinations", "the organization has %d default destinations; at most %d are allowed in one delivery", n, s.limits.MaxDestinations)
+	case n > s.limits.Load().MaxDestinations:
+		return nil, problem(CodeTooManyDestinations, "/destinations", "the organization has %d default destinations; at most %d are allowed in one delivery", n, s.limits.Load().MaxDestinations)
 	}
 	for _, d := range found {
 		// Leaving it out would lose a copy without a word.

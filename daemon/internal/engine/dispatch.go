@@ -183,7 +183,7 @@ func (e *Engine) enqueue(p *plugin, it *item) {
 func (e *Engine) fetch(p *plugin, it *item) {
 	go func() {
 		e.fetches <- struct{}{}
-		payload, length, err := e.queue.Payload(e.ctx, it.ID, it.AttemptCount, e.o.MaxPayload)
+		payload, length, err := e.queue.Payload(e.ctx, it.ID, it.AttemptCount, e.live.Load().MaxPayload)
 		<-e.fetches
 		e.post(func() { e.fetched(p, it, payload, length, err) })
 	}()
@@ -195,7 +195,7 @@ func (e *Engine) fetched(p *plugin, it *item, payload []byte, length int, err er
 		e.abandon(it)
 	case payload == nil:
 		e.free(it, breaker.Report{})
-		e.refuse(it, tooLargeReason(length, e.o.MaxPayload))
+		e.refuse(it, tooLargeReason(length, e.live.Load().MaxPayload))
 	default:
 		it.Payload = payload
 		e.weigh(it)

@@ -21,10 +21,12 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
 
+	"github.com/deliveryd/deliveryd/daemon/internal/breaker"
 	"github.com/deliveryd/deliveryd/daemon/internal/destination"
 	"github.com/deliveryd/deliveryd/daemon/internal/lease"
 	"github.com/deliveryd/deliveryd/daemon/internal/store"
@@ -107,6 +109,20 @@ type Options struct {
 	Logger *slog.Logger
 }
 
+// Live are the options that may change while the engine runs; zero fields mean
+// the defaults of Options.
+type Live struct {
+	DiscoverEvery time.Duration
+	KeepCompleted bool
+	MaxPayload    int
+}
+
+func (l Live) withDefaults() Live {
+	setDefault(&l.DiscoverEvery, time.Second)
+	setDefault(&l.MaxPayload, 10<<20)
+	return l
+}
+
 // Observer is told of events that metrics and alerts are made of. It is called
 // from the loop and must not wait.
 type Observer interface {
@@ -121,12 +137,10 @@ type Observer interface {
 func (o Options) withDefaults() Options {
 	o.Lease = o.Lease.WithDefaults()
 	setDefault(&o.RenewEvery, o.Lease.TTL/3)
-	setDefault(&o.DiscoverEvery, time.Second)
 	setDefault(&o.ExpireEvery, expireEvery)
 	setDefault(&o.TransportInFlight, 2048)
 	setDefault(&o.MaxBuffered, 16384)
 	setDefault(&o.MaxBufferedBytes, 64<<20)
-	setDefault(&o.MaxPayload, 10<<20)
 	setDefault(&o.MaxUnrecorded, 2048)
 	setDefault(&o.RecordEvery, 5*time.Millisecond)
 	if o.Observer == nil {
@@ -157,6 +171,7 @@ type Engine struct {
 	transports   Transports
 	log          *slog.Logger
 
+	live   atomic.Pointer[Live]
 	events chan func()   // to the loop
 	hints  hintBox       // to the loop, from submitters that must not wait
 	stop   chan struct{} // closed by Stop
@@ -168,6 +183,7 @@ type Engine struct {
 
 	// Everything below belongs to the loop.
 	now        time.Time // of the current turn
+	searches   *time.Ticker
 	machine    *lease.Machine
 	lanes      map[int32]*lane
 	plugins    map[string]*plugin
@@ -217,7 +233,7 @@ func inWaiting(l *lane) *bool { return &l.inWaiting }
 func New(o Options, queue Queue, destinations Destinations, transports Transports) *Engine {
 	o = o.withDefaults()
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Engine{
+	e := &Engine{
 		o: o, queue: queue, destinations: destinations, transports: transports, log: o.Logger,
 		events: make(chan func(), 256), hints: newHintBox(), stop: make(chan struct{}), done: make(chan struct{}),
 		machine: lease.New(o.DaemonID, o.Lease), lanes: map[int32]*lane{}, plugins: map[string]*plugin{},
@@ -226,6 +242,39 @@ func New(o Options, queue Queue, destinations Destinations, transports Transport
 		inFlight: map[string]*item{}, wanted: map[int32]struct{}{}, touched: map[*lane]struct{}{},
 		rand: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), ctx: ctx, cancel: cancel,
 	}
+	e.setLive(Live{o.DiscoverEvery, o.KeepCompleted, o.MaxPayload})
+	return e
+}
+
+func (e *Engine) setLive(l Live) {
+	l = l.withDefaults()
+	e.live.Store(&l)
+}
+
+// Reconfigure changes options of a running engine. What is at work ends as it began.
+func (e *Engine) Reconfigure(l Live) {
+	e.setLive(l)
+	e.post(func() {
+		if e.searches != nil {
+			e.searches.Reset(e.live.Load().DiscoverEvery)
+		}
+	})
+}
+
+// ReleaseHolds lets lanes that a result holds (credentials or configuration
+// refused) try again, for a reason that lies on our side and concerns them all.
+func (e *Engine) ReleaseHolds(reason string) {
+	e.post(func() {
+		for _, l := range e.lanes {
+			if l.breaker == nil || l.breaker.Held() != breaker.HeldByResult {
+				continue
+			}
+			e.transition(l, l.breaker.Release(e.now, reason))
+			e.timers.set(l, l.ripe(e.now))
+			e.ready.push(l)
+			e.wantRead(l)
+		}
+	})
 }
 
 // post hands an event to the loop; it waits while the loop is behind, which is

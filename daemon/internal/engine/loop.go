@@ -17,8 +17,8 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer e.cancel()
 	defer context.AfterFunc(ctx, e.cancel)()
 	go e.renewLoop()
-	discover := time.NewTicker(e.o.DiscoverEvery)
-	defer discover.Stop()
+	e.searches = time.NewTicker(e.live.Load().DiscoverEvery)
+	defer e.searches.Stop()
 	mark := time.NewTicker(markEvery)
 	defer mark.Stop()
 	expire := time.NewTicker(e.o.ExpireEvery)
@@ -40,7 +40,7 @@ func (e *Engine) Run(ctx context.Context) error {
 			event()
 			e.moreEvents()
 		case <-e.hints.signal:
-		case <-discover.C:
+		case <-e.searches.C:
 			e.now = time.Now()
 			e.discover()
 		case <-expire.C:

@@ -140,7 +140,7 @@ func (e *Engine) addHealth(o *store.Outcomes, l *lane) bool {
 // and dispatch stops.
 func (e *Engine) record(o *store.Outcomes) store.Applied {
 	for attempt := 0; ; attempt++ {
-		applied, err := e.queue.Record(e.ctx, o, e.o.KeepCompleted)
+		applied, err := e.queue.Record(e.ctx, o, e.live.Load().KeepCompleted)
 		if err == nil {
 			return applied
 		}
@@ -161,7 +161,7 @@ func (e *Engine) record(o *store.Outcomes) store.Applied {
 func (e *Engine) recordSingly(o *store.Outcomes) store.Applied {
 	all := store.Applied{Delivered: map[string]struct{}{}, Undelivered: map[string]time.Time{}}
 	take := func(one *store.Outcomes) bool {
-		applied, err := e.queue.Record(e.ctx, one, e.o.KeepCompleted)
+		applied, err := e.queue.Record(e.ctx, one, e.live.Load().KeepCompleted)
 		for id := range applied.Delivered {
 			all.Delivered[id] = struct{}{}
 		}

@@ -91,7 +91,7 @@ func (h *Host) Open(ctx context.Context, transport string, req *transportv1.Open
 	if err != nil {
 		return err
 	}
-	req = h.completeRequest(req)
+	req = proto.CloneOf(req) // it is kept
 	s.remember(req)
 	p, err := s.use()
 	if err != nil {
@@ -115,17 +115,13 @@ func checkOpen(req *transportv1.OpenRequest) error {
 	return nil
 }
 
-// completeRequest copies a request, because it is kept, and adds the egress policy.
-func (h *Host) completeRequest(req *transportv1.OpenRequest) *transportv1.OpenRequest {
-	req = proto.CloneOf(req)
-	if req.GetEgress() == nil {
-		req.Egress = h.options.Egress
-	}
-	return req
-}
-
-// open opens an instance in one process.
+// open opens an instance in one process, under the egress policy of that process:
+// the next one may have another.
 func (p *process) open(ctx context.Context, req *transportv1.OpenRequest) error {
+	if req.GetEgress() == nil {
+		req = proto.CloneOf(req)
+		req.Egress = p.egress
+	}
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	response, err := p.rpc.Open(ctx, req)

@@ -42,6 +42,7 @@ func (s *supervisor) launch(ctx context.Context, bin *binary, options PluginOpti
 		binary:             bin,
 		log:                newPluginLog(s.logger, options.logLevel(), s.host.options.Redact),
 		started:            time.Now(),
+		egress:             options.egress,
 		graceAfterDeadline: s.host.options.DeadlineGrace,
 		counters:           &s.counters,
 		condemned:          make(chan string, 1),

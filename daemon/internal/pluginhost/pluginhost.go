@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -22,6 +23,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/deliveryd/deliveryd/daemon/internal/pluginhost/supervision"
 	transportv1 "github.com/deliveryd/deliveryd/gen/transport/v1"
@@ -45,8 +47,8 @@ type Options struct {
 	// Plugins holds settings by transport name. A transport without an entry
 	// runs with the defaults. Defaults to none.
 	Plugins map[string]PluginOptions
-	// Egress is given to instances whose OpenRequest has no policy of its own.
-	// Defaults to an empty policy: public targets only.
+	// Egress is given to instances whose OpenRequest has no policy of its own. A
+	// swap may bring another. Defaults to an empty policy: public targets only.
 	Egress *transportv1.EgressPolicy
 	// OnChange is told when a transport begins or ceases to be ready, with the
 	// reason when it is not. It is called from one goroutine per transport and
@@ -103,6 +105,20 @@ type PluginOptions struct {
 	// few: nothing of the daemon's own environment is inherited. Defaults to
 	// none.
 	Env map[string]string
+
+	// egress is Options.Egress, or what a swap has brought.
+	egress *transportv1.EgressPolicy
+}
+
+// with returns o with the egress policy of the host.
+func (o PluginOptions) with(egress *transportv1.EgressPolicy) PluginOptions {
+	o.egress = egress
+	return o
+}
+
+// equal reports whether a process started with o is as one started with p.
+func (o PluginOptions) equal(p PluginOptions) bool {
+	return proto.Equal(o.egress, p.egress) && reflect.DeepEqual(o.with(nil), p.with(nil))
 }
 
 func (o PluginOptions) autoMTLS() bool { return o.AutoMTLS == nil || *o.AutoMTLS }
@@ -214,7 +230,7 @@ func (h *Host) Start(ctx context.Context) error {
 
 	transports := make(map[string]*supervisor, len(found))
 	for _, file := range found {
-		transports[file.name] = newSupervisor(h, file, h.options.Plugins[file.name])
+		transports[file.name] = newSupervisor(h, file, h.options.Plugins[file.name].with(h.options.Egress))
 	}
 	h.table.Store(&table{transports: transports, rejected: rejected})
 	for _, s := range transports {

@@ -4,17 +4,18 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 	"strings"
 	"sync"
+
+	transportv1 "github.com/deliveryd/deliveryd/gen/transport/v1"
 )
 
-// Prepare reads the directory again, with new settings, and starts what is new
-// or changed beside what serves: describes it, asks CheckSchema, opens all
-// instances in it. Nothing that serves is touched. What cannot be used is in
+// Prepare reads the directory again, with new settings and a new egress policy
+// (nil: public targets only), and starts what is new or changed beside what
+// serves: describes it, asks CheckSchema, opens all instances in it. Nothing that serves is touched. What cannot be used is in
 // Problems. The error is one of the directory or the settings.
-func (h *Host) Prepare(ctx context.Context, plugins map[string]PluginOptions) (*Swap, error) {
+func (h *Host) Prepare(ctx context.Context, plugins map[string]PluginOptions, egress *transportv1.EgressPolicy) (*Swap, error) {
 	h.reload.Lock()
 	defer h.reload.Unlock()
 	switch {
@@ -33,11 +34,14 @@ func (h *Host) Prepare(ctx context.Context, plugins map[string]PluginOptions) (*
 		return nil, fmt.Errorf("reloading plugins: %w", err)
 	}
 	h.report(plugins, found, rejected)
+	if egress == nil {
+		egress = &transportv1.EgressPolicy{}
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(h.running, cancel)()
 
-	swap := &Swap{host: h, settings: maps.Clone(plugins), rejected: rejected, candidates: make(map[string]*candidate)}
+	swap := &Swap{host: h, settings: maps.Clone(plugins), egress: egress, rejected: rejected, candidates: make(map[string]*candidate)}
 	swap.problems = append(swap.problems, rejected...)
 	swap.prepareAll(ctx, found)
 	if err := ctx.Err(); err != nil {
@@ -93,7 +97,7 @@ func (w *Swap) prepareRemoval(s *supervisor) {
 
 // prepare gives nil, nil where nothing has changed.
 func (w *Swap) prepare(ctx context.Context, file pluginFile, existing *supervisor) (*candidate, error) {
-	options := w.settings[file.name]
+	options := w.settings[file.name].with(w.egress)
 	if existing == nil {
 		s := newSupervisor(w.host, file, options)
 		c := &candidate{supervisor: s, kind: Added, options: options}
@@ -127,7 +131,7 @@ func (s *supervisor) changeTo(bin *binary, options PluginOptions) ChangeKind {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.binary == nil || s.binary.sha256 != bin.sha256 || !reflect.DeepEqual(s.options, options):
+	case s.binary == nil || s.binary.sha256 != bin.sha256 || !s.options.equal(options):
 		return Replaced
 	case s.serving.Load() == nil:
 		return Retried

@@ -35,6 +35,8 @@ type process struct {
 	binary   *binary
 	log      *pluginLog
 	started  time.Time
+	// egress is the policy of instances that have none of their own.
+	egress *transportv1.EgressPolicy
 
 	graceAfterDeadline time.Duration
 	counters           *counters

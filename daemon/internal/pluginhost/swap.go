@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 
+	"google.golang.org/protobuf/proto"
+
 	transportv1 "github.com/deliveryd/deliveryd/gen/transport/v1"
 )
 
@@ -18,7 +20,7 @@ type ChangeKind string
 // The kinds of change.
 const (
 	Added    ChangeKind = "added"    // a new file
-	Replaced ChangeKind = "replaced" // another binary or other settings
+	Replaced ChangeKind = "replaced" // another binary, other settings or another egress policy
 	Retried  ChangeKind = "retried"  // the same, but no process was ready
 	Removed  ChangeKind = "removed"  // the file is gone
 )
@@ -38,6 +40,7 @@ type Change struct {
 type Swap struct {
 	host       *Host
 	settings   map[string]PluginOptions
+	egress     *transportv1.EgressPolicy
 	rejected   []FileFailure
 	candidates map[string]*candidate
 	removed    []string
@@ -70,9 +73,9 @@ var ErrReloading = errors.New("another reload of the plugins is under way")
 // was, and the error says which and why.
 func (h *Host) Reload(ctx context.Context) error {
 	h.reload.Lock()
-	settings := h.options.Plugins
+	settings, egress := h.options.Plugins, h.options.Egress
 	h.reload.Unlock()
-	swap, err := h.Prepare(ctx, settings)
+	swap, err := h.Prepare(ctx, settings, egress)
 	if err != nil {
 		return err
 	}
@@ -138,7 +141,7 @@ func (w *Swap) Open(ctx context.Context, transport string, req *transportv1.Open
 	if err := checkOpen(req); err != nil {
 		return fmt.Errorf("opening an instance of %q: %w", transport, err)
 	}
-	req = w.host.completeRequest(req)
+	req = proto.CloneOf(req)
 	if err := c.process.open(ctx, req); err != nil {
 		return err
 	}
@@ -209,7 +212,7 @@ func (h *Host) commit(ctx context.Context, w *Swap) error {
 			}
 		}
 	}
-	h.options.Plugins = w.settings
+	h.options.Plugins, h.options.Egress = w.settings, w.egress
 	h.applyTable(w)
 	for _, change := range changes {
 		h.options.Logger.Info("plugin reloaded", "transport", change.Transport, "change", string(change.Kind), "from", change.From, "to", change.To)

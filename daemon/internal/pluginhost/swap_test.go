@@ -222,7 +222,7 @@ func TestPreparedSwap(t *testing.T) {
 	settings := map[string]pluginhost.PluginOptions{"noop": {Env: map[string]string{"TEST_VERSION": "2.0.0"}}}
 
 	prepare := func() *pluginhost.Swap {
-		swap, err := r.Prepare(ctx, settings)
+		swap, err := r.Prepare(ctx, settings, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -246,7 +246,7 @@ func TestPreparedSwap(t *testing.T) {
 	}
 
 	swap := prepare()
-	if _, err := r.Prepare(ctx, settings); !errors.Is(err, pluginhost.ErrReloading) {
+	if _, err := r.Prepare(ctx, settings, nil); !errors.Is(err, pluginhost.ErrReloading) {
 		t.Errorf("a second one at the same time: %v", err)
 	}
 	swap.Abort()
@@ -282,7 +282,7 @@ func TestPreparedSwap(t *testing.T) {
 	}
 	awaitEnd(t, pid)
 
-	prepare2, err := r.Prepare(ctx, settings) // left open: Stop aborts it
+	prepare2, err := r.Prepare(ctx, settings, nil) // left open: Stop aborts it
 	if err != nil || len(prepare2.Changes()) != 0 {
 		t.Errorf("changes %v, %v", prepare2.Changes(), err)
 	}

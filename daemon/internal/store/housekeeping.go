@@ -131,10 +131,11 @@ func (s *Store) Housekeep(ctx context.Context, r Retention) error {
 	return errors.Join(partitions, dropped, keys, letters, completed, alerts, s.SweepDaemons(ctx))
 }
 
-// RunHousekeeping makes a pass now and then every r.Every, until ctx ends.
-func (s *Store) RunHousekeeping(ctx context.Context, r Retention, log *slog.Logger) {
-	r = r.WithDefaults()
+// RunHousekeeping makes a pass now and then every Retention.Every, until ctx ends.
+// Before each pass it asks for what holds then.
+func (s *Store) RunHousekeeping(ctx context.Context, retention func() Retention, log *slog.Logger) {
 	for {
+		r := retention().WithDefaults()
 		err := s.Housekeep(ctx, r)
 		switch {
 		case ctx.Err() != nil:

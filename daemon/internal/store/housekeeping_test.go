@@ -174,7 +174,7 @@ func TestRunHousekeepingWorksAtOnceAndEnds(t *testing.T) {
 	before := f.partitions(t)
 	go func() {
 		defer close(ended)
-		f.RunHousekeeping(ctx, Retention{}, slog.New(slog.NewTextHandler(t.Output(), nil)))
+		f.RunHousekeeping(ctx, func() Retention { return Retention{} }, slog.New(slog.NewTextHandler(t.Output(), nil)))
 	}()
 	limit := background(t)
 	for f.partitions(t) < before+8 {
