@@ -60,11 +60,12 @@ type BlockedError struct {
 
 // Error names the address and what would allow it.
 func (e *BlockedError) Error() string {
+	address := e.Address.Unmap() // a resolver gives IPv4 in the form of IPv6
 	of := ""
-	if e.Host != "" && e.Host != e.Address.String() {
+	if e.Host != "" && e.Host != address.String() {
 		of = fmt.Sprintf(" of %q", e.Host)
 	}
-	return fmt.Sprintf("address %s%s is %s and not allowed; to permit it: egress { allow = [%q] }", e.Address, of, e.Kind, netip.PrefixFrom(e.Address, e.Address.BitLen()))
+	return fmt.Sprintf("address %s%s is %s and not allowed; to permit it: egress { allow = [%q] }", address, of, e.Kind, netip.PrefixFrom(address, address.BitLen()))
 }
 
 // Option changes a Guard.

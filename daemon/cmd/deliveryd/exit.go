@@ -54,6 +54,8 @@ func explain(err error) (code int, text string) {
 		return codeOf(problem.Status), problemText(problem)
 	case errors.Is(err, client.ErrUnreachable):
 		return exitUnavailable, err.Error() + "\n  Is it running? --address or DELIVERYD_ADDRESS says where."
+	case errors.Is(err, client.ErrNoAnswer):
+		return exitUnavailable, err.Error() + "\n  What was asked for may have been done all the same. --timeout says how long to wait."
 	}
 	return exitFailed, err.Error()
 }

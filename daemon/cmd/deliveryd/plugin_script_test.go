@@ -25,28 +25,13 @@ func TestPluginScripts(t *testing.T) {
 	built := t.TempDir()
 	buildIn(t, filepath.Join(examples, "go-file"), "go", "build", "-trimpath", "-o", filepath.Join(built, "deliveryd-transport-file"), ".")
 	buildIn(t, filepath.Join(examples, "python-ntfy"), "./build.sh", filepath.Join(built, "deliveryd-transport-ntfy"))
-	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/plugin",
-		RequireExplicitExec: true,
-		RequireUniqueNames:  true,
-		Setup: func(env *testscript.Env) error {
-			if err := inhabit(t, env); err != nil {
-				return err
-			}
-			env.Setenv("EXAMPLES", built)
-			env.Setenv("ROOT", filepath.Dir(filepath.Dir(examples)))
-			env.Setenv("PLUGINS", filepath.Join(env.WorkDir, "plugins"))
-			env.Values[topicKey{}] = &topic{}
-			return nil
-		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"daemon":   daemonCommand,
-			"await":    awaitCommand,
-			"http":     httpCommand,
-			"freeport": freePortCommand,
-			"install":  installCommand,
-			"topic":    topicCommand,
-		},
+	runScripts(t, "plugin", map[string]command{"topic": topicCommand}, func(env *testscript.Env) error {
+		env.Setenv("EXAMPLES", built)
+		env.Setenv("SINK", filepath.Join(binaries, "deliveryd-transport-sink"))
+		env.Setenv("ROOT", filepath.Dir(filepath.Dir(examples)))
+		env.Setenv("PLUGINS", filepath.Join(env.WorkDir, "plugins"))
+		env.Values[topicKey{}] = &topic{}
+		return nil
 	})
 }
 

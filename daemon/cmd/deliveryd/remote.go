@@ -27,9 +27,18 @@ func addRemote(cmd *cobra.Command) *remote {
 	flags.StringVar(&r.address, "address", "", "where the daemon is: host:port or URL (default $DELIVERYD_ADDRESS, else "+defaultAddress+")")
 	flags.StringVar(&r.token, "token", "", "token of an api_key (default $DELIVERYD_TOKEN, which other users cannot see in the process list)")
 	flags.StringVar(&r.organization, "organization", "", "with a token of all organizations: the one that is meant")
-	flags.DurationVar(&r.timeout, "timeout", time.Minute, "how long to wait for the daemon's answer")
+	flags.DurationVar(&r.timeout, "timeout", answerWithin(cmd.Name()), "how long to wait for the daemon's answer")
 	flags.BoolVar(&r.json, "json", false, "print the daemon's answer as JSON")
 	return r
+}
+
+// answerWithin is how long a command waits by default. A reload asks the plugins
+// about every destination, and waits for one that is at work.
+func answerWithin(command string) time.Duration {
+	if command == "reload" {
+		return 15 * time.Minute
+	}
+	return time.Minute
 }
 
 func (r *remote) client() (*client.Client, error) {

@@ -24,26 +24,11 @@ func TestS3Scripts(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(server.Stop)
-	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/s3",
-		RequireExplicitExec: true,
-		RequireUniqueNames:  true,
-		Setup: func(env *testscript.Env) error {
-			if err := inhabit(t, env); err != nil {
-				return err
-			}
-			env.Setenv("PLUGINS", filepath.Join(binaries, transports))
-			env.Setenv("S3_URL", server.URL)
-			env.Values[gatewayKey{}] = server
-			return nil
-		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"daemon":   daemonCommand,
-			"await":    awaitCommand,
-			"http":     httpCommand,
-			"freeport": freePortCommand,
-			"bucket":   bucketCommand,
-		},
+	runScripts(t, "s3", map[string]command{"bucket": bucketCommand}, func(env *testscript.Env) error {
+		env.Setenv("PLUGINS", filepath.Join(binaries, transports))
+		env.Setenv("S3_URL", server.URL)
+		env.Values[gatewayKey{}] = server
+		return nil
 	})
 }
 

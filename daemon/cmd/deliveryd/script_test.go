@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -41,9 +43,11 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	for _, source := range shipped {
-		if name := filepath.Base(source); name != "sink" {
-			sources[transports+"/deliveryd-transport-"+name] = source
+		folder := transports
+		if filepath.Base(source) == "sink" {
+			folder = "."
 		}
+		sources[filepath.Join(folder, "deliveryd-transport-"+filepath.Base(source))] = source
 	}
 	for output, source := range sources {
 		build := exec.Command("go", "build", "-ldflags", "-X main.version=v1.2.3-test", "-o", filepath.Join(dir, output), source)
@@ -59,30 +63,39 @@ func testMain(m *testing.M) int {
 // TestScripts runs the program from outside: every file in testdata/script.
 func TestScripts(t *testing.T) {
 	t.Parallel()
+	runScripts(t, "script", nil, func(env *testscript.Env) error {
+		env.Setenv("PLUGINS", filepath.Join(binaries, "plugins"))
+		docs, err := filepath.Abs(filepath.Join(repository, "docs"))
+		env.Setenv("DOCS", docs)
+		return err
+	})
+}
+
+// command is one that scripts have beside those of testscript.
+type command = func(*testscript.TestScript, bool, []string)
+
+// runScripts runs every file in a directory of testdata, with commands of its own
+// beside those that all have, and with what setup adds to its world.
+func runScripts(t *testing.T, directory string, commands map[string]command, setup func(*testscript.Env) error) {
+	t.Helper()
+	all := map[string]command{
+		"daemon":   daemonCommand,
+		"receiver": receiverCommand,
+		"await":    awaitCommand,
+		"http":     httpCommand,
+		"freeport": freePortCommand,
+		"install":  installCommand,
+		"systemd":  systemdCommand,
+	}
+	maps.Copy(all, commands)
 	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
+		Dir:                 filepath.Join("testdata", directory),
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
-			if err := inhabit(t, env); err != nil {
-				return err
-			}
-			env.Setenv("PLUGINS", filepath.Join(binaries, "plugins"))
-			docs, err := filepath.Abs(filepath.Join(repository, "docs"))
-			if err != nil {
-				return err
-			}
-			env.Setenv("DOCS", docs)
-			return nil
+			return errors.Join(inhabit(t, env), setup(env))
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"daemon":   daemonCommand,
-			"receiver": receiverCommand,
-			"await":    awaitCommand,
-			"http":     httpCommand,
-			"freeport": freePortCommand,
-			"systemd":  systemdCommand,
-		},
+		Cmds: all,
 	})
 }
 

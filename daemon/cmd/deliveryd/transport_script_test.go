@@ -12,26 +12,9 @@ import (
 // script installs the plugin that it needs from $TRANSPORTS.
 func TestTransportScripts(t *testing.T) {
 	t.Parallel()
-	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/transport",
-		RequireExplicitExec: true,
-		RequireUniqueNames:  true,
-		Setup: func(env *testscript.Env) error {
-			if err := inhabit(t, env); err != nil {
-				return err
-			}
-			env.Setenv("TRANSPORTS", filepath.Join(binaries, transports))
-			env.Setenv("PLUGINS", filepath.Join(env.WorkDir, "plugins"))
-			return nil
-		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"daemon":   daemonCommand,
-			"await":    awaitCommand,
-			"http":     httpCommand,
-			"freeport": freePortCommand,
-			"install":  installCommand,
-			"mail":     mailCommand(t),
-			"systemd":  systemdCommand,
-		},
+	runScripts(t, "transport", map[string]command{"mail": mailCommand(t)}, func(env *testscript.Env) error {
+		env.Setenv("TRANSPORTS", filepath.Join(binaries, transports))
+		env.Setenv("PLUGINS", filepath.Join(env.WorkDir, "plugins"))
+		return nil
 	})
 }

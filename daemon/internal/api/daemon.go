@@ -19,8 +19,8 @@ func (a *API) registerDaemon(metrics http.Handler) {
 	register(a, operation{
 		id: "reload-config", method: http.MethodPost, path: "/v1/reload", tag: tagDaemon, permission: reloadConfig,
 		summary:     "Read the configuration again",
-		description: "Whole or nothing: with any mistake in it, all of the old stays in effect and the answer says what is wrong.",
-		errors:      []int{http.StatusUnprocessableEntity},
+		description: "Whole or nothing: with any mistake in it, all of the old stays in effect and the answer says what is wrong. While another reload is at work, this one waits for it. It goes on when its caller gives up: the log and the metric deliveryd_config_reload_success say how it ended.",
+		errors:      []int{http.StatusUnprocessableEntity}, long: true,
 	}, reload)
 	a.mux.HandleFunc("GET /healthz", a.healthz)
 	a.mux.HandleFunc("GET /readyz", a.readyz)
@@ -51,16 +51,23 @@ func reload(ctx context.Context, s *Services, _ Caller, _ *struct{}) (*reloadOut
 	return &reloadOutput{report}, nil
 }
 
-// ConfigProblem is the answer to a reload whose configuration has mistakes:
-// diagnostics name file, line and what would be right.
-func ConfigProblem(diagnostics string) error {
+// ConfigProblem is the answer to a reload whose configuration has mistakes: each
+// text names file, line and what would be right.
+func ConfigProblem(mistakes []string) error {
 	p := newProblem(http.StatusUnprocessableEntity, CodeInvalidConfig, "The configuration has mistakes; the old one stays in effect.")
-	for text := range strings.SplitSeq(strings.TrimSpace(diagnostics), "\n\n") {
-		if text = strings.TrimSpace(text); text != "" && len(p.Errors) < maxFieldProblems {
-			p.Errors = append(p.Errors, FieldProblem{Detail: text})
+	for i, text := range mistakes {
+		if i == maxFieldProblems {
+			p.Errors = append(p.Errors, FieldProblem{Detail: fmt.Sprintf("And %d more: `deliveryd config validate` prints all.", len(mistakes)-i)})
+			break
 		}
+		p.Errors = append(p.Errors, FieldProblem{Detail: strings.TrimSpace(text)})
 	}
 	return p
+}
+
+// StoppingProblem is the answer of a daemon that is stopping.
+func StoppingProblem() error {
+	return unavailable(nil, retryUnavailable, "The daemon is stopping; nothing was changed.")
 }
 
 // healthState is the answer of /healthz and /readyz. They need no key, so they

@@ -25,6 +25,7 @@ type operation struct {
 	body             reflect.Type // of the JSON body; nil: none
 	bodyOptional     bool
 	media            string // of a body that is a file; empty: none
+	long             bool   // its answer may take longer than a connection may otherwise
 }
 
 // Scope is the input that every operation has.
@@ -54,6 +55,9 @@ func register[I, O any](a *API, op operation, handler func(context.Context, *Ser
 		}
 		if op.permission == submitDeliveries && a.stopping.Load() {
 			return nil, unavailable(nil, retryUnavailable, "The daemon is stopping and takes no new deliveries; nothing was queued.").withRequest(ctx)
+		}
+		if op.long {
+			r.await()
 		}
 		output, err := handler(ctx, services, r.caller, input)
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"net/http"
+	"time"
 )
 
 // request is what the API knows of one HTTP request. It is made once, by the
@@ -88,3 +89,11 @@ func (r *request) Header() http.Header { return r.writer.Header() }
 
 // Unwrap lets http.ResponseController reach the connection.
 func (r *request) Unwrap() http.ResponseWriter { return r.writer }
+
+// await lifts the time limits of the connection: the answer takes as long as it
+// takes. The one of reading counts as well, since its end would end the context.
+func (r *request) await() {
+	control := http.NewResponseController(r.writer)
+	_ = control.SetReadDeadline(time.Time{}) // a writer without deadlines is a test's
+	_ = control.SetWriteDeadline(time.Time{})
+}

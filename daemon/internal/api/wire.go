@@ -193,7 +193,7 @@ type Destination struct {
 	Config         json.RawMessage `json:"config" doc:"Without its secrets"`
 	Settings       any             `json:"settings" doc:"Concurrency, retries, circuit breaker and so on, in effect"`
 	ManagedBy      string          `json:"managed_by" enum:"config,api" doc:"config: edit the file named by source"`
-	Source         string          `json:"source,omitempty"`
+	Source         string          `json:"source,omitempty" doc:"Where the configuration declares it, as file:line"`
 	Generation     int64           `json:"generation" doc:"Counts changes of the configuration"`
 	CountUsage     int32           `json:"count_usage" doc:"Deliveries that arrived"`
 	LastUsedAt     *time.Time      `json:"last_used_at,omitempty"`

@@ -35,8 +35,10 @@ type daemon struct {
 	log  *telemetry.Log
 	stop stopper
 
-	mu  sync.Mutex // one reload at a time; guards cfg
-	cfg *config.Config
+	// reloading is held by the reload that is at work.
+	reloading chan struct{}
+	mu        sync.Mutex     // guards cfg
+	cfg       *config.Config // the one in use; only a reload changes it
 	// started holds the settings at the start: those that take a restart still
 	// have these values, however often the files were reloaded since.
 	started *config.Config
@@ -108,7 +110,7 @@ func newDaemon(o Options, cfg *config.Config) (*daemon, error) {
 		return nil, fmt.Errorf("log.format: %w", err)
 	}
 	d := &daemon{
-		o: o, id: "d-" + uuid.NewString(), cfg: cfg, started: cfg.WithoutDestinations(), failed: make(chan error, 4),
+		o: o, id: "d-" + uuid.NewString(), cfg: cfg, started: cfg.WithoutDestinations(), failed: make(chan error, 4), reloading: make(chan struct{}, 1),
 		log:      telemetry.NewLog(telemetry.Options{Output: o.Stderr, Level: level, Format: format}),
 		registry: telemetry.NewRegistry(o.Version, o.Revision),
 	}
@@ -148,12 +150,13 @@ func (d *daemon) start(ctx context.Context) error {
 		Secrets:      secretService{d.directory, d.log.Logger},
 		Audit:        auditList(d.store),
 		RotateKeys:   rotateKeys(d.directory, d.log.Logger),
-		Reload:       d.reload,
+		Reload:       func(asking context.Context) (*api.ReloadReport, error) { return d.reload(asking, ctx) },
 		Plugins:      func() []api.Plugin { return pluginViews(d.host.Transports()) },
 		Ready:        d.store.Ping,
 	})
 	d.stop.add("submissions", func(context.Context) error { d.service.Stop(); return nil })
 	d.stop.add("API", func(context.Context) error { d.api.Stopping(); return nil })
+	d.stop.add("reload", d.endReload)
 	return nil
 }
 

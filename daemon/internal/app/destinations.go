@@ -20,8 +20,7 @@ func declarations(cfg *config.Config) []destination.Declaration {
 		all[i] = destination.Declaration{
 			OrganizationID: d.Organization, Label: d.Label, Type: d.Type,
 			Description: d.Description, Icon: d.Icon, Instructions: d.Instructions,
-			// Not the line: one more at the top of a file would touch all destinations in it.
-			Source:  d.Source.File,
+			Source: d.Source.File, Line: d.Source.StartLine,
 			Default: d.Default, Disabled: d.Disabled, Settings: d.Settings,
 			Resolved: d.Resolved, Config: d.ConfigJSON, SecretPaths: d.SecretPaths,
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -22,13 +23,23 @@ import (
 
 // reload reads the configuration again, whole or nothing: everything that can
 // fail is done first, beside what is in use; the last thing that can fail is the
-// one transaction that writes the destinations.
-func (d *daemon) reload(ctx context.Context) (*api.ReloadReport, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+// one transaction that writes the destinations. It waits for its turn while
+// another is at work, at most until asking ends. Once begun it goes on without
+// whoever asked for it, who would not know what became of it, until running ends.
+func (d *daemon) reload(asking, running context.Context) (*api.ReloadReport, error) {
+	select {
+	case d.reloading <- struct{}{}:
+		defer func() { <-d.reloading }()
+	case <-asking.Done():
+		return nil, fmt.Errorf("waiting for another reload: %w", context.Cause(asking))
+	case <-running.Done():
+	}
+	if running.Err() != nil {
+		return nil, api.StoppingProblem()
+	}
 	d.notify(reloadingState())
 	began := time.Now()
-	report, err := d.reloadLocked(ctx)
+	report, err := d.reloadOnce(running)
 	d.reloads.Done(began, err)
 	if err != nil {
 		d.logRefusal(err)
@@ -40,13 +51,31 @@ func (d *daemon) reload(ctx context.Context) (*api.ReloadReport, error) {
 	return report, nil
 }
 
-func (d *daemon) reloadLocked(ctx context.Context) (*api.ReloadReport, error) {
+// endReload waits for the reload that is at work, which the stop has cut short,
+// and lets no other begin.
+func (d *daemon) endReload(ctx context.Context) error {
+	select {
+	case d.reloading <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (d *daemon) reloadOnce(ctx context.Context) (*api.ReloadReport, error) {
 	next, err := d.prepare(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer next.swap.Abort() // does nothing after Commit
-	applied, err := d.directory.Apply(ctx, declarations(next.cfg))
+	plan, err := d.directory.Plan(ctx, declarations(next.cfg))
+	if err != nil {
+		return nil, fmt.Errorf("comparing the destinations with those in use: %w", err)
+	}
+	if err := d.try(ctx, next, plan); err != nil {
+		return nil, err
+	}
+	applied, err := d.directory.Commit(ctx, plan)
 	if err != nil {
 		return nil, fmt.Errorf("writing the destinations: %w", err)
 	}
@@ -74,7 +103,9 @@ func (d *daemon) reloadLocked(ctx context.Context) (*api.ReloadReport, error) {
 	if len(settings) > 0 {
 		report.Summary += fmt.Sprintf("; settings: %d changed", len(settings))
 	}
+	d.mu.Lock()
 	d.cfg = next.cfg
+	d.mu.Unlock()
 	return report, nil
 }
 
@@ -119,15 +150,58 @@ func (d *daemon) prepare(ctx context.Context) (*prepared, error) {
 	if next.swap, err = d.host.Prepare(ctx, pluginOptions(cfg), egressPolicy(cfg)); err != nil {
 		return nil, prepareProblem(ctx, cfg, err)
 	}
-	next.warnings = found.Join(cfg.Resolve(ctx, schemas{next.swap}, config.ResolveOptions{}))
+	next.warnings = found.Join(pluginFindings(cfg, next.swap)).Join(cfg.Resolve(ctx, schemas{next.swap}, config.ResolveOptions{}))
 	if next.warnings.HasErrors() {
 		next.swap.Abort()
 		return nil, configProblem(next.warnings)
 	}
-	for _, problem := range next.swap.Problems() {
-		d.log.Warn("a plugin stays as it was", "file", problem.File, "reason", problem.Reason)
-	}
 	return next, nil
+}
+
+// try has the plugins open what the plan changes: what they refuse would be held
+// after the reload.
+func (d *daemon) try(ctx context.Context, next *prepared, plan *destination.Plan) error {
+	refused, err := d.directory.Try(ctx, plan, next.swap)
+	if err != nil {
+		return err
+	}
+	var said []config.Refused
+	var failed []config.Finding
+	for _, one := range refused {
+		declared := next.cfg.Destinations[one.Declaration]
+		var wrong *destination.ConfigError
+		if errors.As(one.Err, &wrong) {
+			said = append(said, config.Refused{Destination: declared, Diagnostics: wrong.Diagnostics})
+			continue
+		}
+		failed = append(failed, config.Finding{
+			Destination: declared, Summary: fmt.Sprintf("%s cannot be opened", declared.Key()), Detail: sentence(one.Err),
+		})
+	}
+	if found := next.cfg.PlaceRefused(said).Join(next.cfg.Place(failed...)); found.HasErrors() {
+		return configProblem(found.Join(next.warnings))
+	}
+	return nil
+}
+
+// pluginFindings says which plugins cannot be as the configuration and the files
+// in the directory want it.
+func pluginFindings(cfg *config.Config, swap *pluginhost.Swap) config.Diagnostics {
+	var all []config.Finding
+	add := func(failures []pluginhost.FileFailure, severity config.Severity, summary string) {
+		for _, f := range failures {
+			finding := config.Finding{Setting: &cfg.Plugins.Directory, Severity: severity, Summary: summary, Detail: f.File + ": " + f.Reason + "."}
+			for _, p := range cfg.PluginSettings {
+				if filepath.Base(f.File) == pluginhost.FilePrefix+p.Name {
+					finding.Setting = p
+				}
+			}
+			all = append(all, finding)
+		}
+	}
+	add(swap.Failures(), config.SeverityError, "A plugin cannot be started or replaced")
+	add(swap.Problems(), config.SeverityWarning, "A plugin stays as it was")
+	return cfg.Place(all...)
 }
 
 // prepareProblem tells settings of plugins that cannot be used from a daemon that
@@ -144,11 +218,15 @@ func prepareProblem(ctx context.Context, cfg *config.Config, err error) error {
 func sentence(err error) string { return strings.TrimSuffix(err.Error(), ".") + "." }
 
 func configProblem(found config.Diagnostics) error {
-	var text strings.Builder
-	if err := found.WriteText(&text, 0, false); err != nil {
-		return err
+	texts := make([]string, len(found))
+	for i := range found {
+		var text strings.Builder
+		if err := found[i:i+1].WriteText(&text, 0, false); err != nil {
+			return err
+		}
+		texts[i] = text.String()
 	}
-	return &reloadRefused{&ConfigError{found}, api.ConfigProblem(text.String())}
+	return &reloadRefused{&ConfigError{found}, api.ConfigProblem(texts)}
 }
 
 // reloadRefused is a configuration with mistakes: one line for the log, a problem

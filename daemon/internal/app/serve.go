@@ -29,7 +29,7 @@ func (d *daemon) serve(s *signals) error {
 			return err
 		case <-s.reload:
 			// Its error is logged, and the old configuration goes on.
-			_, _ = d.reload(s.running)
+			_, _ = d.reload(s.running, s.running)
 		}
 	}
 }

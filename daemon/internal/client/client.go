@@ -10,9 +10,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/deliveryd/deliveryd/daemon/internal/api"
@@ -21,6 +23,10 @@ import (
 
 // ErrUnreachable is wrapped by errors that say that no daemon answered.
 var ErrUnreachable = errors.New("the daemon cannot be reached")
+
+// ErrNoAnswer is wrapped by errors that say that a request was sent, and no answer
+// came: what became of it is not known.
+var ErrNoAnswer = errors.New("no answer from the daemon")
 
 // maxAnswer bounds what is read of an answer.
 const maxAnswer = 64 << 20
@@ -291,7 +297,8 @@ func (c *Client) RotateKeys(ctx context.Context) (*api.KeyRotation, error) {
 	return do[api.KeyRotation](ctx, c, http.MethodPost, "/v1/keys/rotate", nil, nil)
 }
 
-// Reload makes the daemon read its configuration again.
+// Reload makes the daemon read its configuration again. It goes on there when the
+// error wraps ErrNoAnswer.
 func (c *Client) Reload(ctx context.Context) (*api.ReloadReport, error) {
 	return do[api.ReloadReport](ctx, c, http.MethodPost, "/v1/reload", nil, nil)
 }
@@ -400,7 +407,24 @@ func (c *Client) unreachable(err error) error {
 	if errors.As(err, &wrapped) {
 		err = wrapped.Err
 	}
-	return fmt.Errorf("%w at %s: %w", ErrUnreachable, c.base, err)
+	what := ErrUnreachable
+	if cut(err) {
+		what = ErrNoAnswer
+	}
+	return fmt.Errorf("%w at %s: %w", what, c.base, err)
+}
+
+// cut reports whether a request was sent whose answer did not come.
+func cut(err error) bool {
+	var at *net.OpError
+	var timeout net.Error
+	switch {
+	case errors.As(err, &at) && at.Op == "dial":
+		return false
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return true
+	}
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
 }
 
 // refused reads a problem; what is not one comes from something else than a daemon.

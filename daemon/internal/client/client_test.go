@@ -116,6 +116,27 @@ func TestUnreachable(t *testing.T) {
 	}
 }
 
+// Who gets no answer must not take that for a daemon that did nothing.
+func TestNoAnswer(t *testing.T) {
+	t.Parallel()
+	over := make(chan struct{})
+	for name, answer := range map[string]http.HandlerFunc{
+		"too slow": func(http.ResponseWriter, *http.Request) { <-over },
+		"cut":      func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+	} {
+		server := httptest.NewServer(answer)
+		c, err := New(Options{Address: server.URL, Token: secret.New("t"), Timeout: 200 * time.Millisecond})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err = c.Reload(context.Background()); !errors.Is(err, ErrNoAnswer) || errors.Is(err, ErrUnreachable) {
+			t.Errorf("%s: error is %v", name, err)
+		}
+		t.Cleanup(server.Close)
+	}
+	close(over)
+}
+
 func TestAddresses(t *testing.T) {
 	t.Parallel()
 	for address, want := range map[string]string{

@@ -34,12 +34,12 @@ type Range struct {
 	EndColumn   int    `json:"end_column"`
 }
 
-// String returns "file:line,column".
+// String returns "file:line:column", as editors take it.
 func (r Range) String() string {
 	if r.File == "" {
 		return ""
 	}
-	return fmt.Sprintf("%s:%d,%d", r.File, r.StartLine, r.StartColumn)
+	return fmt.Sprintf("%s:%d:%d", r.File, r.StartLine, r.StartColumn)
 }
 
 func rangeOf(r hcl.Range) Range {
@@ -65,7 +65,7 @@ type Diagnostic struct {
 	file *hcl.File
 }
 
-// String returns "file:line,column: summary; detail" in one line.
+// String returns "file:line:column: summary; detail" in one line.
 func (d Diagnostic) String() string {
 	text := d.Summary
 	if d.Detail != "" {

@@ -14,10 +14,10 @@ func TestPluginBlockInSeveralFiles(t *testing.T) {
 	}{
 		"parts":                 {[]string{`plugin "webhook" { log_level = "debug" }`, `plugin "webhook" { sha256 = "` + digest + `" }`}, ""},
 		"parts, the other way":  {[]string{`plugin "webhook" { sha256 = "` + digest + `" }`, `plugin "webhook" { log_level = "debug" }`}, ""},
-		"one attribute twice":   {[]string{`plugin "webhook" { sha256 = "` + digest + `" }`, "\n" + `plugin "webhook" { sha256 = "` + digest + `" }`}, "b.hcl:2,20: sha256 is given twice"},
-		"twice in one file":     {[]string{"plugin \"webhook\" {}\nplugin \"webhook\" {}", ``}, `a.hcl:2,1: plugin "webhook" is given twice`},
-		"other blocks not":      {[]string{`http {}`, `http {}`}, "b.hcl:1,1: http is given twice"},
-		"invalid in the second": {[]string{`plugin "webhook" {}`, `plugin "webhook" { sha256 = "abc" }`}, "b.hcl:1,29"},
+		"one attribute twice":   {[]string{`plugin "webhook" { sha256 = "` + digest + `" }`, "\n" + `plugin "webhook" { sha256 = "` + digest + `" }`}, "b.hcl:2:20: sha256 is given twice"},
+		"twice in one file":     {[]string{"plugin \"webhook\" {}\nplugin \"webhook\" {}", ``}, `a.hcl:2:1: plugin "webhook" is given twice`},
+		"other blocks not":      {[]string{`http {}`, `http {}`}, "b.hcl:1:1: http is given twice"},
+		"invalid in the second": {[]string{`plugin "webhook" {}`, `plugin "webhook" { sha256 = "abc" }`}, "b.hcl:1:29"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -84,7 +84,7 @@ destination "acme" "b" {
 	if b.Settings.Concurrency != 7 || b.Settings.Retry.MaxRetries != backoff.NoRetries || b.Settings.RateLimit != nil || !b.Default {
 		t.Errorf("b: %+v", b.Settings)
 	}
-	if a.Source.String() != "d.hcl:9,1" {
+	if a.Source.String() != "d.hcl:9:1" {
 		t.Errorf("source %s", a.Source)
 	}
 }
@@ -141,7 +141,7 @@ func TestWhatIsMissing(t *testing.T) {
 		t.Error(diags)
 	}
 	_, diags = Parse([]Source{{"d.hcl", []byte("database {\n url = env(\"DATABASE_URL\")\n embedded = \"x\"\n}\nencryption { key = env(\"KEY\") }")}}, options)
-	if len(diags) != 1 || diags[0].Summary != "Two databases" || diags[0].Range.StartLine != 3 || !strings.Contains(diags[0].Detail, "d.hcl:2,2") {
+	if len(diags) != 1 || diags[0].Summary != "Two databases" || diags[0].Range.StartLine != 3 || !strings.Contains(diags[0].Detail, "d.hcl:2:2") {
 		t.Error(diags)
 	}
 	_, diags = Parse([]Source{{"d.hcl", []byte("database {}\nencryption { key = env(\"KEY\") }")}}, options)
@@ -190,7 +190,7 @@ func TestLoadFilesAndDirectories(t *testing.T) {
 	write(t, filepath.Join(conf, "30.hcl"), "http {}\nlog {}\n")
 	write(t, filepath.Join(conf, "40.hcl"), "log {}\nbroken = \n")
 	_, diags = Load([]string{conf, filepath.Join(dir, "more.hcl")}, options)
-	if len(diags) != 3 || diags[0].Range.File != filepath.Join(conf, "40.hcl") || !strings.Contains(diags[0].Detail, filepath.Join(conf, "30.hcl")+":2,1") {
+	if len(diags) != 3 || diags[0].Range.File != filepath.Join(conf, "40.hcl") || !strings.Contains(diags[0].Detail, filepath.Join(conf, "30.hcl")+":2:1") {
 		t.Errorf("%v", diags)
 	}
 
@@ -271,7 +271,7 @@ func TestDiagnosticsAsJSON(t *testing.T) {
 	if got.Valid || got.Errors != 1 || got.Warnings != 1 || got.Diagnostics[1].Snippet != `  token = "*************************"` || got.Diagnostics[0].Range.StartColumn != 10 {
 		t.Errorf("%s", out.String())
 	}
-	if err := diags.Err(); err == nil || !strings.HasPrefix(err.Error(), "error: d.hcl:5,10: Invalid role; ") {
+	if err := diags.Err(); err == nil || !strings.HasPrefix(err.Error(), "error: d.hcl:5:10: Invalid role; ") {
 		t.Errorf("Err() = %v", err)
 	}
 	if err := diags[1:].Err(); err != nil {

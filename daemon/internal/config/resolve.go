@@ -38,6 +38,9 @@ type ResolveOptions struct {
 
 // Limits for what a plugin says about one configuration.
 const (
+	// maxUnanswered is how many questions a plugin may leave unanswered before it is
+	// asked no more: each of them takes until the host gives up.
+	maxUnanswered        = 3
 	maxPluginDiagnostics = 100
 	maxPluginSummary     = 300
 	maxPluginDetail      = 2000
@@ -187,17 +190,16 @@ func (r *resolver) decode(ctx context.Context, p *plugin, d *Destination) hcl.Di
 	for _, text := range secret.TextsAt(filled, paths) {
 		r.loader.keepSecret(text)
 	}
+	if p.givenUp(d) {
+		return found
+	}
 	said, err := r.transports.Validate(ctx, p.name, filled)
 	if err != nil {
 		p.fail(d, err)
 		return found
 	}
-	if len(said) > maxPluginDiagnostics {
-		said = said[:maxPluginDiagnostics]
-	}
 	failed := false
-	for _, one := range schema.FromProto(said) {
-		one.Summary, one.Detail = clean(one.Summary, maxPluginSummary), clean(one.Detail, maxPluginDetail)
+	for _, one := range bounded(said) {
 		failed = failed || !one.Warning
 		found = append(found, d.diagnostic(one, p.name))
 	}
@@ -209,6 +211,17 @@ func (r *resolver) decode(ctx context.Context, p *plugin, d *Destination) hcl.Di
 	return found
 }
 
+// givenUp notes that d waits for a plugin that does not answer.
+func (p *plugin) givenUp(d *Destination) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.failed) < maxUnanswered {
+		return false
+	}
+	p.failed[d] = true
+	return true
+}
+
 func (p *plugin) fail(d *Destination, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -216,6 +229,39 @@ func (p *plugin) fail(d *Destination, err error) {
 	if p.broken == nil {
 		p.broken = fmt.Errorf("validating a configuration: %w", err)
 	}
+}
+
+// Refused is what a plugin says against a resolved destination when it opens it.
+type Refused struct {
+	Destination *Destination
+	Diagnostics []*transportv1.Diagnostic
+}
+
+// PlaceRefused turns what plugins say into Diagnostics at the attributes' places.
+func (c *Config) PlaceRefused(all []Refused) Diagnostics {
+	var found hcl.Diagnostics
+	for _, one := range all {
+		for _, said := range bounded(one.Diagnostics) {
+			placed := one.Destination.diagnostic(said, one.Destination.Type)
+			if len(said.Path) > 0 {
+				if where, ok := one.Destination.places[said.Path[0].Attribute]; ok {
+					placed.Subject = &where
+				}
+			}
+			placed.Extra = about{destination: one.Destination.Key()}
+			found = append(found, placed)
+		}
+	}
+	return c.inner.loader.export(found)
+}
+
+// bounded is what a plugin says, fit for a terminal and a log.
+func bounded(said []*transportv1.Diagnostic) schema.Diagnostics {
+	all := schema.FromProto(said[:min(len(said), maxPluginDiagnostics)])
+	for i := range all {
+		all[i].Summary, all[i].Detail = clean(all[i].Summary, maxPluginSummary), clean(all[i].Detail, maxPluginDetail)
+	}
+	return all
 }
 
 // diagnostic places a finding about the destination's config {}.

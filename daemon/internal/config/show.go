@@ -32,7 +32,7 @@ type Setting struct {
 	Path []string `json:"path"`
 	// Value is its value as an HCL expression; a secret shows as "***".
 	Value string `json:"value"`
-	// Source is where it was given, "file:line,column"; empty for a default.
+	// Source is where it was given, "file:line:column"; empty for a default.
 	Source string `json:"source,omitempty"`
 }
 

@@ -36,14 +36,14 @@ func TestShow(t *testing.T) {
 	}
 	shown := regexp.MustCompile(` +`).ReplaceAllString(text.String(), " ")
 	for _, line := range []string{
-		`max_body = "40000000B" # d.hcl:27,8`, `address = "127.0.0.1:8080" # default`, `destination "acme" "a" {`,
-		` concurrency = 5 # d.hcl:25,3`, ` max = 5 # default`, ` tries = 5 # d.hcl:10,5`, ` method = "POST" # default`, ` secret = "***" # d.hcl:9,5`,
+		`max_body = "40000000B" # d.hcl:27:8`, `address = "127.0.0.1:8080" # default`, `destination "acme" "a" {`,
+		` concurrency = 5 # d.hcl:25:3`, ` max = 5 # default`, ` tries = 5 # d.hcl:10:5`, ` method = "POST" # default`, ` secret = "***" # d.hcl:9:5`,
 	} {
 		if !strings.Contains(shown, line) {
 			t.Errorf("it lacks %q:\n%s", line, shown)
 		}
 	}
-	if !regexp.MustCompile(`url = "\*\*\*\([0-9a-f]{8}\)" # d.hcl:1,12`).MatchString(shown) {
+	if !regexp.MustCompile(`url = "\*\*\*\([0-9a-f]{8}\)" # d.hcl:1:12`).MatchString(shown) {
 		t.Errorf("the database's URL is not redacted:\n%s", shown)
 	}
 	if formatted, diags := Format(Source{"shown", text.Bytes()}); diags.HasErrors() || string(formatted) != text.String() {

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/deliveryd/deliveryd/daemon/internal/store"
 )
@@ -20,9 +21,13 @@ const (
 
 // Declaration is a destination as the configuration file declares it.
 type Declaration struct {
-	OrganizationID, Label, Type             string
-	Description, Icon, Instructions, Source string
-	Default, Disabled                       bool
+	OrganizationID, Label, Type     string
+	Description, Icon, Instructions string
+	// Source is the file that declares it, and Line where. Only the file is stored: a
+	// line more at its top would touch all destinations in it.
+	Source            string
+	Line              int
+	Default, Disabled bool
 	// Settings are complete.
 	Settings Settings
 	// Resolved says whether Config is known: it is not while the plugin is missing.
@@ -49,50 +54,131 @@ type Report struct {
 	Unchanged  int
 }
 
-// Apply makes the database say what the configuration file declares, in one
-// transaction: new destinations are created, changed ones get a new generation
-// where the plugin is concerned, and what the file no longer declares is
-// disabled with a reason and never deleted, for deliveries may wait there. What
-// has not changed is not touched. All daemons of a fleet read the same file.
+// Plan is what is to be changed for the database to say what a configuration file
+// declares. It belongs to one goroutine.
+type Plan struct {
+	declared []Declaration
+	writes   []plannedWrite
+	report   Report
+	// seen says which version of each row it was made for.
+	seen map[int32]time.Time
+}
+
+// plannedWrite is one change and the declaration that it is for: -1 where the
+// destination is not declared any more.
+type plannedWrite struct {
+	store.DestinationWrite
+	declaration int
+	// opens says that the plugin gets what it has not had yet.
+	opens bool
+}
+
+// Apply is Plan and Commit in one.
 func (r *Registry) Apply(ctx context.Context, declared []Declaration) (Report, error) {
-	keys := make([]store.DestinationKey, len(declared))
-	for i := range declared {
-		keys[i] = declared[i].key()
+	p, err := r.Plan(ctx, declared)
+	if err != nil {
+		return Report{}, err
 	}
-	var report Report
-	rows, err := r.store.SyncDestinations(ctx, keys, func(current []store.Destination) (writes []store.DestinationWrite, err error) {
-		report = Report{}
-		return r.plan(declared, current, &report)
+	return r.Commit(ctx, p)
+}
+
+// Plan compares what is declared with what is stored, and changes nothing.
+func (r *Registry) Plan(ctx context.Context, declared []Declaration) (*Plan, error) {
+	p := &Plan{declared: declared}
+	rows, err := r.store.DestinationsOf(ctx, p.keys())
+	if err != nil {
+		return nil, err
+	}
+	return p, r.plan(p, rows)
+}
+
+func (p *Plan) keys() []store.DestinationKey {
+	keys := make([]store.DestinationKey, len(p.declared))
+	for i := range p.declared {
+		keys[i] = p.declared[i].key()
+	}
+	return keys
+}
+
+// Commit makes the database say what is declared, in one transaction: new
+// destinations are created, changed ones get a new generation where the plugin is
+// concerned, and what the file no longer declares is disabled with a reason and
+// never deleted, for deliveries may wait there. What has not changed is not
+// touched. All daemons of a fleet read the same file.
+func (r *Registry) Commit(ctx context.Context, p *Plan) (Report, error) {
+	rows, err := r.store.SyncDestinations(ctx, p.keys(), func(current []store.Destination) ([]store.DestinationWrite, error) {
+		if !p.fits(current) { // somebody has changed one since
+			if err := r.plan(p, current); err != nil {
+				return nil, err
+			}
+		}
+		writes := make([]store.DestinationWrite, len(p.writes))
+		for i := range p.writes {
+			writes[i] = p.writes[i].DestinationWrite
+		}
+		return writes, nil
 	})
 	if err != nil {
 		return Report{}, err
 	}
+	lines := make(map[store.DestinationKey]place, len(p.declared))
+	for i := range p.declared {
+		lines[p.declared[i].key()] = place{p.declared[i].Source, p.declared[i].Line}
+	}
+	r.lines.Store(&lines)
 	for i := range rows {
 		r.changedHere(rows[i].ID)
 	}
-	for _, list := range [][]string{report.Added, report.Changed, report.Removed, report.Adopted, report.Unresolved} {
+	for _, list := range [][]string{p.report.Added, p.report.Changed, p.report.Removed, p.report.Adopted, p.report.Unresolved} {
 		slices.Sort(list)
 	}
-	return report, nil
+	return p.report, nil
 }
 
-// plan compares what is declared with what is stored.
-func (r *Registry) plan(declared []Declaration, current []store.Destination, report *Report) ([]store.DestinationWrite, error) {
+// place is where the configuration file of this daemon declares a destination.
+type place struct {
+	file string
+	line int
+}
+
+// sourceOf is where a row's destination is declared: with the line, where this
+// daemon has read the same file.
+func (r *Registry) sourceOf(row *store.Destination) string {
+	file := text(row.ManagedSource)
+	if lines := r.lines.Load(); lines != nil && row.ManagedBy == store.ManagedByConfig {
+		if at := (*lines)[store.DestinationKey{OrganizationID: row.OrganizationID, Label: row.Label}]; at.line > 0 && at.file == file {
+			return fmt.Sprintf("%s:%d", file, at.line)
+		}
+	}
+	return file
+}
+
+// fits reports whether the rows are those that p was made for.
+func (p *Plan) fits(rows []store.Destination) bool {
+	return len(rows) == len(p.seen) && !slices.ContainsFunc(rows, func(row store.Destination) bool {
+		at, ok := p.seen[row.ID]
+		return !ok || !at.Equal(row.UpdatedAt)
+	})
+}
+
+// plan makes p anew for the rows as they are.
+func (r *Registry) plan(p *Plan, current []store.Destination) error {
+	p.writes, p.report, p.seen = nil, Report{}, make(map[int32]time.Time, len(current))
 	stored := make(map[store.DestinationKey]*store.Destination, len(current))
 	for i := range current {
+		p.seen[current[i].ID] = current[i].UpdatedAt
 		stored[store.DestinationKey{OrganizationID: current[i].OrganizationID, Label: current[i].Label}] = &current[i]
 	}
-	var writes []store.DestinationWrite
-	for i := range declared {
-		d := &declared[i]
+	for i := range p.declared {
+		d := &p.declared[i]
 		row := stored[d.key()]
 		delete(stored, d.key())
-		write, err := r.planOne(d, row, report)
+		write, err := r.planOne(d, row, &p.report)
 		if err != nil {
-			return nil, fmt.Errorf("destination %s/%s: %w", d.OrganizationID, d.Label, err)
+			return fmt.Errorf("destination %s/%s: %w", d.OrganizationID, d.Label, err)
 		}
 		if write != nil {
-			writes = append(writes, *write)
+			p.writes = append(p.writes, plannedWrite{*write, i, opens(row, &write.Row)})
 		}
 	}
 	for key, row := range stored {
@@ -101,10 +187,15 @@ func (r *Registry) plan(declared []Declaration, current []store.Destination, rep
 		}
 		gone := *row
 		gone.Disabled, gone.DisabledBy, gone.DisabledReason = store.True, optional(ByConfig), optional(removedReason)
-		writes = append(writes, store.DestinationWrite{Row: gone})
-		report.Removed = append(report.Removed, key.OrganizationID+"/"+key.Label)
+		p.writes = append(p.writes, plannedWrite{DestinationWrite: store.DestinationWrite{Row: gone}, declaration: -1})
+		p.report.Removed = append(p.report.Removed, key.OrganizationID+"/"+key.Label)
 	}
-	return writes, nil
+	return nil
+}
+
+// opens reports whether a change makes lanes open an instance that was not open before.
+func opens(before, after *store.Destination) bool {
+	return after.Disabled != store.True && (before == nil || before.Disabled == store.True || before.Generation != after.Generation)
 }
 
 func (r *Registry) planOne(d *Declaration, row *store.Destination, report *Report) (*store.DestinationWrite, error) {

@@ -43,6 +43,7 @@ type Destination struct {
 	// Generation counts up with every change of what the plugin gets.
 	Generation int64
 	ManagedBy  string
+	// Source is where the configuration declares it, as file or file:line.
 	Source     string
 	CountUsage int32
 	LastUsedAt *time.Time
@@ -85,7 +86,7 @@ func (r *Registry) fromRow(row *store.Destination) *Destination {
 		Paused: row.PausedAt != nil, PausedBy: text(row.PausedBy),
 		BreakerForced: row.BreakerForcedAt != nil, BreakerForcedBy: text(row.BreakerForcedBy), BreakerForcedReason: text(row.BreakerForcedReason),
 		Resets:     row.Resets,
-		Generation: row.Generation, ManagedBy: row.ManagedBy, Source: text(row.ManagedSource),
+		Generation: row.Generation, ManagedBy: row.ManagedBy, Source: r.sourceOf(row),
 		CountUsage: row.CountUsage, LastUsedAt: row.LastUsedAt, CreatedAt: row.CreatedAt, UpdatedAt: row.UpdatedAt,
 		sealed: []byte(row.Config), redact: r.redact,
 	}

@@ -70,6 +70,7 @@ type Registry struct {
 	announce   func(int32)
 	settings   atomic.Pointer[Settings]
 	onChange   atomic.Pointer[func(int32)]
+	lines      atomic.Pointer[map[store.DestinationKey]place]
 
 	byID     *ttlcache.Cache[int32, entry[*Destination]]
 	byLabel  *ttlcache.Cache[store.DestinationKey, entry[int32]]

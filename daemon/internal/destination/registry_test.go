@@ -168,7 +168,7 @@ func (f *fixture) exec(t testing.TB, sql string, args ...any) {
 
 func declaration(organization, label string) Declaration {
 	return Declaration{
-		OrganizationID: organization, Label: label, Type: "webhook", Source: "delivery.hcl:12",
+		OrganizationID: organization, Label: label, Type: "webhook", Source: "delivery.hcl", Line: 12,
 		Settings: Settings{}.WithDefaults(), Resolved: true,
 		Config:      []byte(`{"url":"https://x.example","secret":"` + plainSecret + `","auth":{"token":"tok-123456"},"timeout":"30s"}`),
 		SecretPaths: []string{"/secret", "/auth/token"},

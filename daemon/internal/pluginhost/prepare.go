@@ -13,8 +13,9 @@ import (
 
 // Prepare reads the directory again, with new settings and a new egress policy
 // (nil: public targets only), and starts what is new or changed beside what
-// serves: describes it, asks CheckSchema, opens all instances in it. Nothing that serves is touched. What cannot be used is in
-// Problems. The error is one of the directory or the settings.
+// serves: describes it, asks CheckSchema, opens all instances in it. Nothing that
+// serves is touched. What cannot be used is in Failures and Problems. The error is
+// one of the directory or the settings.
 func (h *Host) Prepare(ctx context.Context, plugins map[string]PluginOptions, egress *transportv1.EgressPolicy) (*Swap, error) {
 	h.reload.Lock()
 	defer h.reload.Unlock()
@@ -66,7 +67,7 @@ func (w *Swap) prepareAll(ctx context.Context, found []pluginFile) {
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
-				w.problems = append(w.problems, FileFailure{File: file.path, Reason: err.Error()})
+				w.note(existing, FileFailure{File: file.path, Reason: err.Error()})
 			}
 			if c != nil {
 				w.candidates[file.name] = c
@@ -80,7 +81,19 @@ func (w *Swap) prepareAll(ctx context.Context, found []pluginFile) {
 		}
 	}
 	slices.Sort(w.removed)
-	slices.SortFunc(w.problems, func(a, b FileFailure) int { return strings.Compare(a.File, b.File) })
+	for _, list := range [][]FileFailure{w.failures, w.problems} {
+		slices.SortFunc(list, func(a, b FileFailure) int { return strings.Compare(a.File, b.File) })
+	}
+}
+
+// note keeps why a file cannot be used. A plugin that did not work before is no
+// reason to refuse a reload, or a broken one would keep the others as they are.
+func (w *Swap) note(existing *supervisor, failure FileFailure) {
+	if existing == nil || existing.serving.Load() != nil {
+		w.failures = append(w.failures, failure)
+	} else {
+		w.problems = append(w.problems, failure)
+	}
 }
 
 // prepareRemoval lets go of a plugin whose file is gone, unless it is in use.

@@ -1,6 +1,7 @@
 package pluginhost
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,8 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-
-	"google.golang.org/protobuf/proto"
 
 	transportv1 "github.com/deliveryd/deliveryd/gen/transport/v1"
 )
@@ -36,7 +35,8 @@ type Change struct {
 }
 
 // Swap is a new set of plugins that is ready beside the one that serves.
-// Commit or Abort must follow. Not safe for concurrent use.
+// Commit or Abort must follow. Describe, Validate and Try are safe for concurrent
+// use, the other methods are not.
 type Swap struct {
 	host       *Host
 	settings   map[string]PluginOptions
@@ -45,9 +45,8 @@ type Swap struct {
 	candidates map[string]*candidate
 	removed    []string
 	problems   []FileFailure
-	// opened by Open in processes that serve already, to be closed by Abort.
-	opened []openedInstance
-	once   sync.Once
+	failures   []FileFailure
+	once       sync.Once
 }
 
 type candidate struct {
@@ -56,12 +55,6 @@ type candidate struct {
 	kind       ChangeKind
 	options    PluginOptions
 	from       string
-	instances  []*transportv1.OpenRequest // to be remembered by Commit
-}
-
-type openedInstance struct {
-	transport string
-	ref       *transportv1.InstanceRef
 }
 
 // ErrReloading is returned by Prepare and Reload while another swap is open.
@@ -80,7 +73,7 @@ func (h *Host) Reload(ctx context.Context) error {
 		return err
 	}
 	commitErr := swap.Commit(ctx)
-	return errors.Join(problemsError(swap.Problems()), commitErr)
+	return errors.Join(problemsError(swap.Failures()), problemsError(swap.Problems()), commitErr)
 }
 
 func problemsError(problems []FileFailure) error {
@@ -91,8 +84,15 @@ func problemsError(problems []FileFailure) error {
 	return errors.Join(errs...)
 }
 
-// Problems lists what Commit will leave as it is, and why; sorted by file.
+// Problems lists what has not worked before and still does not, and files that
+// are gone though they are in use, with the reasons; sorted by file. Commit leaves
+// these plugins as they are.
 func (w *Swap) Problems() []FileFailure { return slices.Clone(w.problems) }
+
+// Failures lists new files that do not start and changes of plugins that work now
+// and cannot be made, with the reasons; sorted by file. Who wants all or nothing
+// aborts: Commit leaves those plugins as they are.
+func (w *Swap) Failures() []FileFailure { return slices.Clone(w.failures) }
 
 // Changes lists what Commit will do, sorted by transport.
 func (w *Swap) Changes() []Change {
@@ -127,27 +127,37 @@ func (w *Swap) Validate(ctx context.Context, transport string, configJSON []byte
 	return w.host.Validate(ctx, transport, configJSON)
 }
 
-// Open is Host.Open for a generation that comes with this swap: in the new
-// process, where there is one, else in the one that serves. Abort undoes it.
-func (w *Swap) Open(ctx context.Context, transport string, req *transportv1.OpenRequest) error {
-	c := w.candidates[transport]
-	if c == nil || c.process == nil {
-		err := w.host.Open(ctx, transport, req)
-		if err == nil || errors.Is(err, ErrUnavailable) {
-			w.opened = append(w.opened, openedInstance{transport, req.GetInstance()})
-		}
-		return err
-	}
+// Try opens an instance in the process that serves after Commit and closes it
+// again: nothing of it is kept. Errors are those of Host.Open.
+func (w *Swap) Try(ctx context.Context, transport string, req *transportv1.OpenRequest) error {
 	if err := checkOpen(req); err != nil {
 		return fmt.Errorf("opening an instance of %q: %w", transport, err)
 	}
-	req = proto.CloneOf(req)
-	if err := c.process.open(ctx, req); err != nil {
+	if c := w.candidates[transport]; c != nil && c.process != nil {
+		return c.process.try(ctx, req)
+	}
+	s, err := w.host.lookup(transport)
+	if err != nil {
 		return err
 	}
-	c.instances = append(c.instances, req)
-	c.process.opened[keyOf(req.GetInstance())] = req
-	return nil
+	p, err := s.use()
+	if err != nil {
+		return err
+	}
+	defer p.release()
+	return p.try(ctx, req)
+}
+
+// try opens an instance and closes it.
+func (p *process) try(ctx context.Context, req *transportv1.OpenRequest) error {
+	err := p.open(ctx, req)
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	// What did not answer in time may be open all the same.
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), openTimeout)
+	defer cancel()
+	return cmp.Or(err, p.closeInstance(closing, req.GetInstance()))
 }
 
 // Commit makes the new processes serve, drains the old ones in the background
@@ -170,15 +180,8 @@ func (w *Swap) Abort() {
 	})
 }
 
-// discard undoes what Prepare and Open have done.
+// discard undoes what Prepare has done.
 func (w *Swap) discard() {
-	for _, opened := range w.opened {
-		ctx, cancel := context.WithTimeout(w.host.hard, openTimeout)
-		if err := w.host.Close(ctx, opened.transport, opened.ref); err != nil {
-			w.host.options.Logger.Warn("closing an instance of an aborted reload", "transport", opened.transport, "error", err)
-		}
-		cancel()
-	}
 	var group sync.WaitGroup
 	for _, c := range w.candidates {
 		if c.process != nil {
@@ -226,9 +229,6 @@ func (h *Host) adopt(ctx context.Context, c *candidate) error {
 	s.mu.Lock()
 	previous := s.options
 	s.options = c.options
-	for _, req := range c.instances {
-		s.instances[keyOf(req.GetInstance())] = req
-	}
 	s.mu.Unlock()
 	answer := make(chan error, 1)
 	var err error
@@ -245,9 +245,6 @@ func (h *Host) adopt(ctx context.Context, c *candidate) error {
 	}
 	s.mu.Lock()
 	s.options = previous
-	for _, req := range c.instances {
-		delete(s.instances, keyOf(req.GetInstance()))
-	}
 	s.mu.Unlock()
 	c.drop(h.hard)
 	return err
@@ -262,9 +259,6 @@ func (h *Host) applyTable(w *Swap) {
 			continue
 		}
 		if c.process != nil {
-			for _, req := range c.instances {
-				c.supervisor.instances[keyOf(req.GetInstance())] = req
-			}
 			c.supervisor.serving.Store(c.process)
 		}
 		next.transports[name] = c.supervisor

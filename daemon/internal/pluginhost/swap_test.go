@@ -210,7 +210,7 @@ func TestReloadAddsAndRemoves(t *testing.T) {
 	r.log.await(t, "plugin reloaded", "transport=noop-c", "change=added", "to=1.2.3")
 }
 
-// TestPreparedSwap: a configuration is checked and opened against the new
+// TestPreparedSwap: a configuration is checked and tried against the new
 // version, and nothing of it shows before Commit, or after Abort.
 func TestPreparedSwap(t *testing.T) {
 	t.Parallel()
@@ -218,7 +218,6 @@ func TestPreparedSwap(t *testing.T) {
 	r.open(t, "noop", "one", `{"generation":1}`)
 	pid := r.status(t, "noop").PID
 	ctx := testContext(t)
-	second := openRequest("two", `{"generation":2}`)
 	settings := map[string]pluginhost.PluginOptions{"noop": {Env: map[string]string{"TEST_VERSION": "2.0.0"}}}
 
 	prepare := func() *pluginhost.Swap {
@@ -235,11 +234,11 @@ func TestPreparedSwap(t *testing.T) {
 		if diagnostics, err := swap.Validate(ctx, "noop", []byte(`{"refuse":true}`)); err != nil || len(diagnostics) != 1 {
 			t.Errorf("diagnostics %v, %v", diagnostics, err)
 		}
-		if err := swap.Open(ctx, "noop", second); err != nil {
+		if err := swap.Try(ctx, "noop", openRequest("two", `{"generation":2}`)); err != nil {
 			t.Error(err)
 		}
 		var refused *pluginhost.DiagnosticsError
-		if err := swap.Open(ctx, "noop", openRequest("three", `{"refuse":true}`)); !errors.As(err, &refused) {
+		if err := swap.Try(ctx, "noop", openRequest("three", `{"refuse":true}`)); !errors.As(err, &refused) {
 			t.Errorf("error %v", err)
 		}
 		return swap
@@ -268,16 +267,14 @@ func TestPreparedSwap(t *testing.T) {
 	if err := swap.Commit(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if status := r.status(t, "noop"); status.PID == pid || status.Instances != 3 || status.Version != "2.0.0" {
+	if status := r.status(t, "noop"); status.PID == pid || status.Instances != 2 || status.Version != "2.0.0" {
 		t.Errorf("after Commit: %+v", status)
 	}
-	if open := slices.Sorted(maps.Keys(r.facts(t, "noop").Open)); !slices.Equal(open, []string{"late/1", "one/1", "two/1"}) {
+	if open := slices.Sorted(maps.Keys(r.facts(t, "noop").Open)); !slices.Equal(open, []string{"late/1", "one/1"}) {
 		t.Errorf("open after Commit: %v", open)
 	}
-	req := batch(knob{Do: "where"})
-	req.Instances[0] = second.GetInstance()
-	got, err := r.deliver(t, "noop", req)
-	if details := got["item-0"].GetSuccess().GetDetails(); err != nil || details["version"] != "2.0.0" || details["config"] != `{"generation":2}` {
+	got, err := r.deliver(t, "noop", batch(knob{Do: "where"}))
+	if details := got["item-0"].GetSuccess().GetDetails(); err != nil || details["version"] != "2.0.0" || details["config"] != `{"generation":1}` {
 		t.Errorf("delivered by %v, %v", details, err)
 	}
 	awaitEnd(t, pid)
@@ -286,8 +283,12 @@ func TestPreparedSwap(t *testing.T) {
 	if err != nil || len(prepare2.Changes()) != 0 {
 		t.Errorf("changes %v, %v", prepare2.Changes(), err)
 	}
-	if err := prepare2.Open(ctx, "noop", openRequest("four", `{}`)); err != nil {
+	// Where nothing changes, what serves is asked, and keeps nothing of it.
+	if err := prepare2.Try(ctx, "noop", openRequest("four", `{}`)); err != nil {
 		t.Error(err)
+	}
+	if open := slices.Sorted(maps.Keys(r.facts(t, "noop").Open)); !slices.Equal(open, []string{"late/1", "one/1"}) {
+		t.Errorf("open after Try: %v", open)
 	}
 }
 

@@ -60,16 +60,7 @@ func (s *Store) syncOnce(ctx context.Context, tx pgx.Tx, keys []DestinationKey, 
 	if _, err := tx.Exec(ctx, "select pg_advisory_xact_lock(hashtext('deliveryd destinations sync'))"); err != nil {
 		return nil, err
 	}
-	organizations, labels := make([]string, len(keys)), make([]string, len(keys))
-	for i, k := range keys {
-		organizations[i], labels[i] = k.OrganizationID, k.Label
-	}
-	st := s.sql.destination.sync
-	rows, err := tx.Query(ctx, st.sql, st.args(values{"organizations": organizations, "labels": labels})...)
-	if err != nil {
-		return nil, err
-	}
-	current, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Destination])
+	current, err := rowsIn[Destination](ctx, tx, s.sql.destination.sync, keyValues(keys))
 	if err != nil {
 		return nil, err
 	}
@@ -78,6 +69,19 @@ func (s *Store) syncOnce(ctx context.Context, tx pgx.Tx, keys []DestinationKey, 
 		return nil, err
 	}
 	return s.writeDestinations(ctx, tx, writes)
+}
+
+// DestinationsOf returns the destinations that SyncDestinations would plan with.
+func (s *Store) DestinationsOf(ctx context.Context, keys []DestinationKey) ([]Destination, error) {
+	return all[Destination](ctx, s, "reading the destinations of the configuration", s.sql.destination.sync, keyValues(keys))
+}
+
+func keyValues(keys []DestinationKey) values {
+	organizations, labels := make([]string, len(keys)), make([]string, len(keys))
+	for i, k := range keys {
+		organizations[i], labels[i] = k.OrganizationID, k.Label
+	}
+	return values{"organizations": organizations, "labels": labels}
 }
 
 // writeDestinations locks in the order of outcomes, health rows before

@@ -39,6 +39,9 @@ type Config struct {
 	NoOutcome        bool   `config:"no_outcome" default:"false" doc:"Send results that say neither success nor failure."`
 	DeliverStatus    string `config:"deliver_status" enum:"internal,unavailable,unimplemented" doc:"Answer each Deliver with this gRPC status and no results."`
 
+	ValidateLatency time.Duration `config:"validate_latency" default:"0s" doc:"Take this long to validate a configuration."`
+	ValidateQuotes  bool          `config:"validate_quotes" default:"false" doc:"Quote the secret in a warning about the configuration."`
+
 	OpenFails    bool          `config:"open_fails" default:"false" doc:"Refuse to open."`
 	OpenLatency  time.Duration `config:"open_latency" default:"0s" doc:"Take this long to open."`
 	OpenCrash    bool          `config:"open_crash" default:"false" doc:"Exit with status 3 when opened."`
@@ -46,6 +49,17 @@ type Config struct {
 	TestFails    bool          `config:"test_fails" default:"false" doc:"Let TestConnection fail."`
 	HealthFailed bool          `config:"health_failed" default:"false" doc:"Report FAILED."`
 	HealthHang   bool          `config:"health_hang" default:"false" doc:"Never answer Health."`
+}
+
+// Validate misbehaves as told.
+func (c *Config) Validate() (found transport.Diagnostics) {
+	if c.ValidateLatency > 0 {
+		<-time.After(c.ValidateLatency)
+	}
+	if c.ValidateQuotes {
+		found = append(found, schema.Warningf(schema.At("secret"), "told to quote %q", c.Secret).WithDetail("It is "+c.Secret+"."))
+	}
+	return found
 }
 
 // Outcome is one rule.
