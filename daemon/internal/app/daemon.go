@@ -241,14 +241,13 @@ func (d *daemon) startPlugins(ctx context.Context) (err error) {
 // the table up to date. A mistake stops the start, a missing plugin does not: its
 // destinations wait for it.
 func (d *daemon) startDestinations(ctx context.Context) error {
-	found := d.cfg.Resolve(ctx, schemas{d.host}, config.ResolveOptions{})
+	found := d.cfg.Resolve(ctx, schemas{d.host}, config.ResolveOptions{Known: d.learn(d.cfg)})
 	if found.HasErrors() {
 		return &ConfigError{found}
 	}
 	for _, one := range found {
 		d.log.Warn("configuration", "warning", one.String())
 	}
-	d.log.SetRedactor(secret.NewRedactor(secretsOf(d.cfg)...))
 	box, err := d.cfg.Encryption.Box()
 	if err != nil {
 		return err

@@ -8,7 +8,6 @@ import (
 	"github.com/deliveryd/deliveryd/daemon/internal/api"
 	"github.com/deliveryd/deliveryd/daemon/internal/config"
 	"github.com/deliveryd/deliveryd/daemon/internal/pluginhost"
-	"github.com/deliveryd/deliveryd/daemon/internal/secret"
 	"github.com/deliveryd/deliveryd/daemon/internal/telemetry"
 	transportv1 "github.com/deliveryd/deliveryd/gen/transport/v1"
 )
@@ -122,19 +121,12 @@ func startHost(ctx context.Context, options pluginhost.Options) (*pluginhost.Hos
 	return host, host.Start(ctx)
 }
 
-// secretsOf lists every secret of a resolved configuration, for redaction.
+// secretsOf lists every secret of a configuration that is known so far, for
+// redaction. A trial's own key does not come from a file.
 func secretsOf(cfg *config.Config) []string {
-	all := []string{cfg.Database.URL.Reveal(), cfg.Encryption.Key.Base64()}
-	for _, key := range cfg.Encryption.PreviousKeys {
-		all = append(all, key.Base64())
-	}
+	all := append(cfg.Secrets(), cfg.Encryption.Key.Base64())
 	for _, key := range cfg.APIKeys {
 		all = append(all, key.Token.Reveal())
-	}
-	for _, d := range cfg.Destinations {
-		if d.Resolved {
-			all = append(all, secret.TextsAt(d.ConfigJSON, d.SecretPaths)...)
-		}
 	}
 	return all
 }

@@ -86,7 +86,6 @@ func (d *daemon) reloadOnce(ctx context.Context) (*api.ReloadReport, error) {
 		d.log.Error("a plugin could not be replaced; its old process goes on", "error", err)
 	}
 	d.log.SetLevel(next.level)
-	d.log.SetRedactor(secret.NewRedactor(append(secretsOf(d.cfg), secretsOf(next.cfg)...)...))
 	d.api.SetKeys(next.keys)
 	d.api.SetLimits(apiLimits(next.cfg))
 	d.service.SetLimits(submitLimits(next.cfg))
@@ -150,7 +149,7 @@ func (d *daemon) prepare(ctx context.Context) (*prepared, error) {
 	if next.swap, err = d.host.Prepare(ctx, pluginOptions(cfg), egressPolicy(cfg)); err != nil {
 		return nil, prepareProblem(ctx, cfg, err)
 	}
-	next.warnings = found.Join(pluginFindings(cfg, next.swap)).Join(cfg.Resolve(ctx, schemas{next.swap}, config.ResolveOptions{}))
+	next.warnings = found.Join(pluginFindings(cfg, next.swap)).Join(cfg.Resolve(ctx, schemas{next.swap}, config.ResolveOptions{Known: d.learn(cfg)}))
 	if next.warnings.HasErrors() {
 		next.swap.Abort()
 		return nil, configProblem(next.warnings)
@@ -179,7 +178,7 @@ func (d *daemon) try(ctx context.Context, next *prepared, plan *destination.Plan
 		})
 	}
 	if found := next.cfg.PlaceRefused(said).Join(next.cfg.Place(failed...)); found.HasErrors() {
-		return configProblem(found.Join(next.warnings))
+		return configProblem(found)
 	}
 	return nil
 }
@@ -202,6 +201,12 @@ func pluginFindings(cfg *config.Config, swap *pluginhost.Swap) config.Diagnostic
 	add(swap.Failures(), config.SeverityError, "A plugin cannot be started or replaced")
 	add(swap.Problems(), config.SeverityWarning, "A plugin stays as it was")
 	return cfg.Place(all...)
+}
+
+// learn makes the log keep the secrets of a configuration and of the one in use.
+// Those of a refused one stay: a plugin may still speak of them.
+func (d *daemon) learn(cfg *config.Config) func() {
+	return func() { d.log.SetRedactor(secret.NewRedactor(append(secretsOf(d.cfg), secretsOf(cfg)...)...)) }
 }
 
 // prepareProblem tells settings of plugins that cannot be used from a daemon that
@@ -238,7 +243,7 @@ type reloadRefused struct {
 
 func (r *reloadRefused) Unwrap() error { return r.problem }
 
-// maxLoggedNames bounds each list of names in the log; the report has all of them.
+// maxLoggedNames bounds each list in the log; the report has all of it.
 const maxLoggedNames = 20
 
 func (d *daemon) logReport(r *api.ReloadReport, took time.Duration) {
@@ -252,7 +257,11 @@ func (d *daemon) logReport(r *api.ReloadReport, took time.Duration) {
 		}
 	}
 	d.log.Info("configuration reloaded", attributes...)
-	for _, warning := range r.Warnings {
+	for i, warning := range r.Warnings {
+		if i == maxLoggedNames {
+			d.log.Warn("configuration: there are more warnings, which `deliveryd config validate` prints", "warnings", len(r.Warnings))
+			break
+		}
 		d.log.Warn("configuration", "warning", warning)
 	}
 	for _, name := range r.NotReloaded {
@@ -269,9 +278,7 @@ func (d *daemon) logRefusal(err error) {
 		return
 	}
 	for _, one := range refused.Diagnostics {
-		if one.Severity == config.SeverityError {
-			d.log.Error("mistake in the configuration", "mistake", one.String(), "snippet", one.Snippet)
-		}
+		d.log.Error("mistake in the configuration", "mistake", one.String(), "snippet", one.Snippet)
 	}
 	d.log.Error("the configuration was not reloaded; the old one stays in effect", "mistakes", len(refused.Diagnostics))
 }

@@ -29,17 +29,7 @@ var userInfo = regexp.MustCompile(`://[^/?#\s"@:]*:([^\s"]+)@`)
 
 // redactor knows every secret that the loader has seen: results of env() and
 // file(), and values of settings that are secret.
-func (l *loader) redactor() *secret.Redactor {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	secrets := make([]string, 0, len(l.secrets))
-	for text := range l.secrets {
-		if !l.public[text] {
-			secrets = append(secrets, text)
-		}
-	}
-	return secret.NewRedactor(secrets...)
-}
+func (l *loader) redactor() *secret.Redactor { return secret.NewRedactor(l.config.Secrets()...) }
 
 // keepSecret notes a secret, so that no diagnostic shows it.
 func (l *loader) keepSecret(text string) {

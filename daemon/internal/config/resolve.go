@@ -30,6 +30,9 @@ type Transports interface {
 
 // ResolveOptions change what Resolve does. The zero value is right for the daemon.
 type ResolveOptions struct {
+	// Known is called once Secrets returns every secret and before a plugin sees any
+	// of them: plugins log and quote. Defaults to nothing.
+	Known func()
 	// Strict makes a plugin that is missing or broken an error, as
 	// `deliveryd config validate` wants it. Defaults to false: a warning, and
 	// its destinations stay unresolved while the others go on.
@@ -60,26 +63,49 @@ func (c *Config) Resolve(ctx context.Context, transports Transports, options Res
 			r.plugin(d.Type)
 		}
 	}
-	// Each destination costs its plugin a call: some at once, to hide the
-	// latency, and few enough to leave the plugin able to answer in time.
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(2 * runtime.GOMAXPROCS(0))
 	results := make([]hcl.Diagnostics, len(c.Destinations))
-	for i, d := range c.Destinations {
+	r.each(func(i int, d *Destination) { results[i] = r.decode(d) })
+	if options.Known != nil {
+		options.Known()
+	}
+	r.each(func(i int, d *Destination) { results[i] = append(results[i], r.ask(ctx, d)...) })
+	found := r.unusable()
+	for i, one := range results {
+		found = append(found, r.owned(c.Destinations[i], one)...)
+	}
+	return c.inner.loader.export(found)
+}
+
+// Secrets returns every secret that the configuration is known to hold, in no order.
+func (c *Config) Secrets() []string {
+	l := c.inner.loader
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := make([]string, 0, len(l.secrets))
+	for text := range l.secrets {
+		if !l.public[text] {
+			all = append(all, text)
+		}
+	}
+	return all
+}
+
+// each works on the destinations whose plugins there are and that are not done:
+// some at once, to hide the latency of the calls, and few enough to leave a plugin
+// able to answer in time.
+func (r *resolver) each(do func(i int, d *Destination)) {
+	var group errgroup.Group
+	group.SetLimit(2 * runtime.GOMAXPROCS(0))
+	for i, d := range r.loader.config.Destinations {
 		if d.Type == "" || d.Resolved || r.plugin(d.Type).err != nil {
 			continue
 		}
 		group.Go(func() error {
-			results[i] = r.resolve(ctx, d)
+			do(i, d)
 			return nil
 		})
 	}
 	_ = group.Wait() // no function returns an error
-	found := r.unusable()
-	for _, one := range results {
-		found = append(found, one...)
-	}
-	return c.inner.loader.export(found)
 }
 
 // resolver resolves the destinations of one configuration.
@@ -155,10 +181,8 @@ func userList(users []*Destination) string {
 	return strings.Join(names, ", ")
 }
 
-// resolve resolves one destination.
-func (r *resolver) resolve(ctx context.Context, d *Destination) hcl.Diagnostics {
-	p := r.plugin(d.Type)
-	found := r.decode(ctx, p, d)
+// owned marks findings as those about a destination.
+func (r *resolver) owned(d *Destination, found hcl.Diagnostics) hcl.Diagnostics {
 	for _, one := range found {
 		_, own := one.Extra.(about)
 		one.Extra = about{hcl: !own, destination: d.Key()}
@@ -166,7 +190,10 @@ func (r *resolver) resolve(ctx context.Context, d *Destination) hcl.Diagnostics 
 	return found
 }
 
-func (r *resolver) decode(ctx context.Context, p *plugin, d *Destination) hcl.Diagnostics {
+// decode reads config {} by the schema of the plugin. Without a mistake it leaves
+// ConfigJSON for ask.
+func (r *resolver) decode(d *Destination) hcl.Diagnostics {
+	p := r.plugin(d.Type)
 	body := r.loader.decodeBody(p.spec, p.schema, d)
 	found := body.found
 	if body.json == nil {
@@ -183,31 +210,35 @@ func (r *resolver) decode(ctx context.Context, p *plugin, d *Destination) hcl.Di
 			found = append(found, d.diagnostic(one, ""))
 		}
 	}
-	if found.HasErrors() || checked.HasErrors() {
-		return found
-	}
 	paths := append(secretPaths(p.schema), body.marked...)
 	for _, text := range secret.TextsAt(filled, paths) {
 		r.loader.keepSecret(text)
 	}
-	if p.givenUp(d) {
-		return found
+	if !found.HasErrors() && !checked.HasErrors() {
+		d.ConfigJSON, d.SecretPaths = filled, compact(paths)
 	}
-	said, err := r.transports.Validate(ctx, p.name, filled)
+	return found
+}
+
+// ask has the plugin judge what decode has read.
+func (r *resolver) ask(ctx context.Context, d *Destination) hcl.Diagnostics {
+	p := r.plugin(d.Type)
+	if d.ConfigJSON == nil || p.givenUp(d) {
+		return nil
+	}
+	said, err := r.transports.Validate(ctx, p.name, d.ConfigJSON)
 	if err != nil {
 		p.fail(d, err)
-		return found
+		return nil
 	}
-	failed := false
+	var found hcl.Diagnostics
 	for _, one := range bounded(said) {
-		failed = failed || !one.Warning
 		found = append(found, d.diagnostic(one, p.name))
 	}
-	if failed {
-		return found
+	if !found.HasErrors() {
+		d.Resolved = true
+		d.places, d.block = placesIn(d.body()), nil
 	}
-	d.Resolved, d.ConfigJSON, d.SecretPaths = true, filled, compact(paths)
-	d.places, d.block = placesIn(d.body()), nil
 	return found
 }
 

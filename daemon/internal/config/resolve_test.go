@@ -169,7 +169,7 @@ func TestResolveFindings(t *testing.T) {
 		{"secret too short", config(url + "    secret = \"short\""), nil, []finding{{"7:5", []string{"less than the minimum of 8 characters"}}}},
 		{"in a block", config(url + "    auth {\n      user = \"u\"\n    }"), nil, []finding{{"7:10", []string{"auth.password", "missing"}}}},
 		{"in the second block", config(url + "    peer { host = \"a.example\" }\n    peer { host = \"not a host\" }"), nil, []finding{{"8:12", []string{"peer[1].host"}}}},
-		{"block twice", config(url + "    auth {\n user = \"u\"\n password = \"p\"\n}\n    auth {\n}"), nil, []finding{{"11:5", []string{"Duplicate auth block", "d.hcl:7:5"}}}},
+		{"block twice", config(url + "    auth {\n user = \"u\"\n password = \"p\"\n}\n    auth {\n}"), nil, []finding{{"11:5", []string{"Duplicate auth block", "d.hcl:7,5"}}}},
 		{"all at once", config("    tries = 10\n    codes = \"x\"\n    secret = env(\"NOPE\")\n    nope = 1\n    peer {}"), nil, []finding{
 			{"5:10", []string{`missing required attribute "url"`}},
 			{"6:5", []string{"tries: 10 is more than"}},

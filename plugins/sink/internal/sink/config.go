@@ -57,7 +57,7 @@ func (c *Config) Validate() (found transport.Diagnostics) {
 		<-time.After(c.ValidateLatency)
 	}
 	if c.ValidateQuotes {
-		found = append(found, schema.Warningf(schema.At("secret"), "told to quote %q", c.Secret).WithDetail("It is "+c.Secret+"."))
+		found = append(found, schema.Warningf(schema.At("secret"), "told to quote %q", c.Secret).WithDetail("It is %s.", c.Secret))
 	}
 	return found
 }
