@@ -13,8 +13,8 @@ PYTHON_PACKAGES := python3-grpcio=/usr/lib/python3/dist-packages/grpc/__init__.p
   python3-protobuf=/usr/lib/python3/dist-packages/google/protobuf/__init__.py \
   python3-cryptography=/usr/lib/python3/dist-packages/cryptography/__init__.py \
   protobuf-compiler=protoc protobuf-compiler-grpc=grpc_python_plugin libprotobuf-dev=/usr/include/google/protobuf/duration.proto
-# A private Postfix with Cyrus SASL, for the e-mail transport (sdk/plugintest/postfix).
-MAIL_PACKAGES := postfix=postfix sasl2-bin=saslpasswd2 libsasl2-modules-db=/usr/share/doc/libsasl2-modules-db \
+# A private Postfix with Cyrus SASL, or Dovecot for OAuth 2.0, for the e-mail transport (sdk/plugintest/postfix).
+MAIL_PACKAGES := postfix=postfix dovecot-core=dovecot sasl2-bin=saslpasswd2 libsasl2-modules-db=/usr/share/doc/libsasl2-modules-db \
   libsasl2-modules=/usr/share/doc/libsasl2-modules
 TEST_PACKAGES   := $(SERVER_PACKAGES) openssh-server=sshd openssh-client=ssh-keygen pgbouncer=pgbouncer nodejs=node npm=npm faketime=faketime $(PYTHON_PACKAGES) $(MAIL_PACKAGES)
 

@@ -7,5 +7,6 @@ import (
 )
 
 func main() {
-	transport.Serve(email.Plugin())
+	plugin, option := email.Plugin()
+	transport.Serve(plugin, option)
 }

@@ -117,7 +117,7 @@ func checkMemory(ctx context.Context, s *session) error {
 		if err := s.window(ctx, ref); err != nil {
 			return err
 		}
-		size, err := s.process.rss()
+		size, err := s.process.Memory("VmRSS")
 		if err != nil {
 			return err
 		}

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -19,6 +18,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	transportv1 "github.com/deliveryd/deliveryd/gen/transport/v1"
+	"github.com/deliveryd/deliveryd/sdk/schema"
 	"github.com/deliveryd/deliveryd/sdk/transport"
 )
 
@@ -167,19 +167,43 @@ func (p *Process) Stop() {
 	_ = os.RemoveAll(p.dir)
 }
 
-// rss is the resident memory in bytes.
-func (p *Process) rss() (int64, error) {
+// Memory is a size from the process's status, such as VmRSS or VmHWM, bytes.
+func (p *Process) Memory(field string) (int64, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Pid()))
 	if err != nil {
 		return 0, fmt.Errorf("reading the memory of the plugin: %w", err)
 	}
 	var kib int64
 	for line := range strings.Lines(string(status)) {
-		if _, err := fmt.Sscanf(line, "VmRSS: %d kB", &kib); err == nil {
+		if _, err := fmt.Sscanf(line, field+": %d kB", &kib); err == nil {
 			return kib << 10, nil
 		}
 	}
-	return 0, errors.New("reading the memory of the plugin: no VmRSS")
+	return 0, fmt.Errorf("reading the memory of the plugin: no %s", field)
+}
+
+// Open opens config, JSON, with the defaults of the plugin's schema, as an instance
+// that may dial the loopback networks.
+func (p *Process) Open(ctx context.Context, ref *transportv1.InstanceRef, config string) error {
+	described, err := p.Client.Describe(ctx, &transportv1.DescribeRequest{HostVersion: hostVersion})
+	if err != nil {
+		return fmt.Errorf("calling Describe: %w", err)
+	}
+	filled, found := schema.Check(described.GetSchema(), []byte(config))
+	if found.HasErrors() {
+		return fmt.Errorf("the configuration does not fit: %s", found)
+	}
+	response, err := p.Client.Open(ctx, &transportv1.OpenRequest{
+		Instance: ref, Config: &transportv1.Config{Json: filled}, OrganizationId: "acme", Label: ref.GetId(),
+		Egress: &transportv1.EgressPolicy{AllowCidrs: []string{"127.0.0.0/8", "::1/128"}},
+	})
+	if err != nil {
+		return fmt.Errorf("calling Open: %w", err)
+	}
+	if found := schema.FromProto(response.GetDiagnostics()); found.HasErrors() {
+		return fmt.Errorf("the configuration does not fit: %s", found)
+	}
+	return nil
 }
 
 // capture keeps what is written to it, up to a bound.

@@ -19,6 +19,17 @@ import (
 // its context cannot hold a batch open. The host waits 500 ms.
 const overrunGrace = 250 * time.Millisecond
 
+// largePayload is from when on a batch is something large to the garbage
+// collector, bytes: payloads of this size fill its usual spare in no time.
+const largePayload = 512 << 10
+
+func payload(request *transportv1.DeliverRequest) (n int) {
+	for _, item := range request.Items {
+		n += len(item.GetData())
+	}
+	return n
+}
+
 // batch collects the results of one Deliver call.
 type batch struct {
 	ctx    context.Context
@@ -55,6 +66,9 @@ func (s *Server) Deliver(request *transportv1.DeliverRequest, stream grpc.Server
 	b := &batch{
 		ctx: ctx, server: s, tasks: make([]task, len(request.Items)), signal: make(chan struct{}, 1),
 		ready: make([]*transportv1.Result, 0, len(request.Items)),
+	}
+	if payload(request) >= largePayload {
+		defer s.pacer.Large()()
 	}
 	last, release := b.prepare(request)
 	defer release()

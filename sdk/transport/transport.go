@@ -170,7 +170,9 @@ type Delivery struct {
 	Type string
 	// CreatedAt is when the delivery was accepted.
 	CreatedAt time.Time
-	// Data is the payload: JSON unless ContentType says otherwise.
+	// Data is the payload: JSON unless ContentType says otherwise. A Transport
+	// that goes on for long without it may set it to nil, so that it takes no
+	// memory meanwhile.
 	Data []byte
 	// ContentType is never empty; application/json where the producer said nothing.
 	ContentType string

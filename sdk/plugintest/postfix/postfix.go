@@ -46,6 +46,14 @@ type Server struct {
 // Start starts a server with these mailboxes, which ends with t.
 func Start(t testing.TB, names ...string) *Server {
 	t.Helper()
+	s := prepare(t, names)
+	s.run(t)
+	return s
+}
+
+// prepare writes all that a server needs.
+func prepare(t testing.TB, names []string) *Server {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "postfix-test-") //nolint:usetesting // only root may enter the parents of t.TempDir
 	if err != nil {
 		t.Fatal(err)
@@ -53,7 +61,6 @@ func Start(t testing.TB, names ...string) *Server {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	s := &Server{Dir: dir, Port: freePort(t), TLSPort: freePort(t)}
 	s.write(t, names)
-	s.run(t)
 	return s
 }
 
@@ -146,6 +153,19 @@ func (s *Server) Log() string {
 		return err.Error()
 	}
 	return string(text)
+}
+
+// AwaitLog waits until the server has written text, which it does a moment after
+// it has answered.
+func (s *Server) AwaitLog(t testing.TB, text string) {
+	t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	for !strings.Contains(s.Log(), text) {
+		if time.Now().After(deadline) {
+			t.Fatalf("no %q in the log after a minute\n%s", text, s.Log())
+		}
+		<-time.After(20 * time.Millisecond)
+	}
 }
 
 // Messages gives the files of a mailbox, none before the first arrives.

@@ -129,7 +129,7 @@ func validHeaderName(name string) bool {
 func reservedHeader(lower string) bool {
 	switch lower {
 	case "from", "to", "cc", "bcc", "sender", "reply-to", "subject", "date", "message-id", "mime-version", "return-path", "received",
-		"dkim-signature", "list-unsubscribe", "list-unsubscribe-post", "x-delivery-id", "x-correlation-id", "in-reply-to", "references":
+		"dkim-signature", "list-unsubscribe", "list-unsubscribe-post", "x-delivery-id", "x-correlation-id", "in-reply-to", "references", "resend-idempotency-key":
 		return true
 	}
 	return strings.HasPrefix(lower, "content-") || strings.HasPrefix(lower, "resent-")

@@ -98,6 +98,8 @@ func classOf(stage smtp.Stage, r smtp.Reply) transport.Class {
 		return transport.ClassConfig
 	case stage == smtp.StageAuth && r.Code/100 == 5:
 		return transport.ClassAuth
+	case stage == smtp.StageContent && r.Code == 554 && accessDenied(r):
+		return transport.ClassAuth
 	case r.Code/100 == 4 || temporaryDespite5(r):
 		return transport.ClassTransient
 	case r.Code == 552 || r.Enhanced == "5.3.4" || r.Enhanced == "5.2.3":
@@ -111,6 +113,12 @@ func classOf(stage smtp.Stage, r smtp.Reply) transport.Class {
 // temporaryDespite5 finds a full mailbox, which RFC 3463 lets a server report
 // with a permanent code although people empty their mailboxes.
 func temporaryDespite5(r smtp.Reply) bool { return r.Enhanced == "5.2.2" || r.Enhanced == "5.3.1" }
+
+// accessDenied finds what SES says of credentials that are good for logging in and
+// not for sending: it would refuse every message.
+func accessDenied(r smtp.Reply) bool {
+	return strings.HasPrefix(strings.ToLower(r.Text()), "access denied")
+}
 
 func rateText(text string) bool {
 	text = strings.ToLower(text)
@@ -160,21 +168,27 @@ var patterns = sync.OnceValue(func() forms { //nolint:gochecknoglobals // compil
 	return forms{
 		later: regexp.MustCompile(`(?i)\b(?:in|after|wait)\s+(\d{1,6})\s*(s|sec|seconds?|m|min|minutes?|h|hours?)\b`),
 		reference: []*regexp.Regexp{
-			regexp.MustCompile(`(?i)\bqueued as ([^\s;]+)`),       // Postfix, SendGrid
+			regexp.MustCompile(`(?i)\bqueued as <?([^\s;>]+)`),    // Postfix, SendGrid
 			regexp.MustCompile(`(?i)\bid=([^\s;]+)`),              // Exim
 			regexp.MustCompile(`(?i)^([0-9a-f]{8,}) message acc`), // OpenSMTPD
 			regexp.MustCompile(`(?i)^ok:?\s+<?([^\s>]{6,})>?$`),   // SES, Resend, Postmark
 			regexp.MustCompile(`<([^\s<>]+@[^\s<>]+)>`),           // Exchange
+			regexp.MustCompile(`^OK\s+\d+\s+(\S+) - gsmtp`),       // Google
 		},
 	}
 })
 
 // reference is the server's own name for a message, else its whole answer.
-func reference(r smtp.Reply) string {
+// Mailgun's answer names nothing ("Great success"): it finds a message by its
+// Message-ID.
+func (e *email) reference(r smtp.Reply, messageID string) string {
 	for _, form := range patterns().reference {
 		if m := form.FindStringSubmatch(r.Text()); m != nil {
 			return m[1]
 		}
+	}
+	if e.config.Provider == providerMailgun {
+		return messageID
 	}
 	return r.Text()
 }

@@ -29,7 +29,6 @@ type Config struct {
 	MaxConnections        int           `config:"max_connections" default:"10" min:"1" max:"200" doc:"Most connections at once. They are never shared with another destination."`
 	MessagesPerConnection int           `config:"messages_per_connection" default:"100" min:"0" max:"100000" doc:"Most messages over one connection; 0 means any number."`
 	IdleTimeout           time.Duration `config:"idle_timeout" default:"30s" min:"1s" max:"10m" doc:"When an idle connection is closed."`
-	MaxPerSecond          float64       `config:"max_per_second" default:"0" min:"0" max:"10000" doc:"Most messages a second of this plugin process; 0 means no limit. A message whose turn is over a second away is reported as rate-limited. The destination's rate_limit block holds over all daemons and is the better choice."`
 
 	From         string      `config:"from,required" doc:"Sender: an address, or a name and an address." example:"\"Acme Reports <reports@acme.example>\""`
 	EnvelopeFrom string      `config:"envelope_from" doc:"Return path, where bounces go. Default: the address of from."`

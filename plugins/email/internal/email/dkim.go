@@ -38,21 +38,22 @@ func (c *DKIM) options() (*dkim.SignOptions, error) {
 	}, nil
 }
 
-// sign gives the header field, or "" without a key.
-func (s *signer) sign(m *message) (string, error) {
+// sign sets the header field, if there is a key.
+func (s *signer) sign(m *message) error {
 	if s == nil {
-		return "", nil
+		return nil
 	}
 	d, err := dkim.NewSigner(s.options)
 	if err != nil {
-		return "", err
+		return err
 	}
-	if err := m.write(d, ""); err != nil {
+	if err := m.write(d); err != nil {
 		_ = d.Close()
-		return "", err
+		return err
 	}
 	if err := d.Close(); err != nil {
-		return "", err
+		return err
 	}
-	return d.Signature(), nil
+	m.signature = d.Signature()
+	return nil
 }

@@ -10,14 +10,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/mail"
 	"strconv"
 	"time"
 
-	"golang.org/x/time/rate"
-
+	"github.com/deliveryd/deliveryd/plugins/email/internal/intake"
 	"github.com/deliveryd/deliveryd/plugins/email/internal/smtp"
 	"github.com/deliveryd/deliveryd/sdk/oauth2"
 	"github.com/deliveryd/deliveryd/sdk/schema"
@@ -29,24 +27,22 @@ const Version = "0.1.0"
 
 const userAgent = "deliveryd-email/" + Version + " (+https://github.com/deliveryd/deliveryd)"
 
-// maxPace is the longest that a message waits for its turn under max_per_second.
-const maxPace = time.Second
-
 // Plugin is what main serves.
-func Plugin() transport.Plugin[Config] {
+func Plugin() (transport.Plugin[Config], transport.ServeOption) {
+	shared := intake.New()
 	return transport.Plugin[Config]{
 		Name: "email", Version: Version,
 		Summary:      "Delivers by e-mail over SMTP.",
 		Homepage:     "https://github.com/deliveryd/deliveryd",
 		Capabilities: transport.Capabilities{MaxBatch: 64, TestConnection: true, Idempotent: true, Upload: true},
 		Open: func(_ context.Context, in transport.Instance, c *Config) (transport.Transport, error) {
-			e, err := open(in, c)
+			e, err := open(in, c, shared)
 			if err != nil {
 				return nil, err // not e: a nil *email is no nil Transport
 			}
 			return e, nil
 		},
-	}
+	}, shared.Option()
 }
 
 // email is one destination.
@@ -55,7 +51,7 @@ type email struct {
 	egress    transport.Resolver
 	server    *smtp.Config
 	pool      *smtp.Pool
-	limiter   *rate.Limiter
+	intake    *intake.Intake
 	tokens    *oauth2.Source // nil without OAuth 2.0
 	client    *http.Transport
 	from      *mail.Address
@@ -68,12 +64,9 @@ type email struct {
 	dkim      *signer
 }
 
-func open(in transport.Instance, given *Config) (*email, error) {
+func open(in transport.Instance, given *Config, shared *intake.Intake) (*email, error) {
 	c := given.withPreset()
-	e := &email{config: c, egress: in.Egress, limiter: rate.NewLimiter(rate.Inf, 1)}
-	if c.MaxPerSecond > 0 {
-		e.limiter = rate.NewLimiter(rate.Limit(c.MaxPerSecond), max(1, int(c.MaxPerSecond/10)))
-	}
+	e := &email{config: c, egress: in.Egress, intake: shared}
 	if err := e.addresses(); err != nil {
 		return nil, err
 	}
@@ -156,77 +149,72 @@ func (e *email) Deliver(ctx context.Context, d *transport.Delivery) (transport.R
 
 // deliver composes and checks everything before it connects.
 func (e *email) deliver(ctx context.Context, d *transport.Delivery, artifact *file) (transport.Receipt, error) {
+	p, m, err := e.prepare(d, artifact)
+	d.Data = nil // the message has what it needs of it
+	intake.Composed(ctx)
+	if err != nil {
+		return keep(d), err
+	}
+	if m == nil {
+		return e.judge(p, smtp.Outcome{}, nil)
+	}
+	defer m.close()
+	return e.send(ctx, p, m)
+}
+
+// prepare makes the message that is left to send; nil where nobody lacks it.
+func (e *email) prepare(d *transport.Delivery, artifact *file) (*plan, *message, error) {
 	to, err := e.recipients(d)
 	if err != nil {
-		return transport.Receipt{}, err
+		return nil, nil, err
 	}
 	p := newPlan(to.envelope(), d.Resume)
+	p.messageID = messageID(d.ID, e.from.Address)
 	if len(p.pending) == 0 {
-		return e.judge(p, smtp.Outcome{}, nil)
+		return p, nil, nil
 	}
 	v := viewOf(d)
 	files, err := e.files(d, v)
 	if err != nil {
-		return keep(d), err
+		return nil, nil, err
 	}
 	if artifact != nil {
 		if err := e.nameArtifact(artifact, d, v); err != nil {
-			return keep(d), err
+			return nil, nil, err
 		}
 		files = append([]file{*artifact}, files...)
 	}
 	if err := e.config.Limits.check(files); err != nil {
-		return keep(d), err
+		return nil, nil, err
 	}
 	m, err := e.compose(d, v, to, files)
 	if err != nil {
-		return keep(d), err
+		return nil, nil, err
 	}
-	signature, err := e.dkim.sign(m)
-	if err != nil {
-		return keep(d), transport.Transient(fmt.Errorf("signing: %w", err), transport.WithCode("email.dkim"))
+	if err := e.dkim.sign(m); err != nil {
+		return nil, nil, transport.Transient(fmt.Errorf("signing: %w", err), transport.WithCode("email.dkim"))
 	}
-	return e.send(ctx, d, p, m, signature)
+	if artifact != nil {
+		return p, m, nil // its body is read while it is sent
+	}
+	if err := m.settle(e.intake); err != nil {
+		return nil, nil, transport.Transient(fmt.Errorf("spooling the message: %w", err), transport.WithCode("spool"))
+	}
+	return p, m, nil
 }
 
 // keep hands what the last attempt knew on to the next.
 func keep(d *transport.Delivery) transport.Receipt { return transport.Receipt{Resume: d.Resume} }
 
-func (e *email) send(ctx context.Context, d *transport.Delivery, p *plan, m *message, signature string) (transport.Receipt, error) {
+func (e *email) send(ctx context.Context, p *plan, m *message) (transport.Receipt, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.config.Timeout)
 	defer cancel()
-	if err := e.pace(ctx); err != nil {
-		return keep(d), err
-	}
 	envelope := smtp.Envelope{From: e.returnTo, To: p.pending, Size: m.size(), UTF8: m.utf8 || !isASCII(e.returnTo)}
 	for _, address := range p.pending {
 		envelope.UTF8 = envelope.UTF8 || !isASCII(address)
 	}
-	outcome, err := e.pool.Send(ctx, envelope, func(w io.Writer) error { return m.write(w, signature) })
+	outcome, err := e.pool.Send(ctx, envelope, m.write)
 	return e.judge(p, outcome, err)
-}
-
-// pace keeps to max_per_second. A turn that is near is waited for, as for a
-// connection; one that is far is the daemon's to wait for.
-func (e *email) pace(ctx context.Context) error {
-	turn := e.limiter.Reserve()
-	wait := turn.Delay()
-	if wait == 0 {
-		return nil
-	}
-	if end, ok := ctx.Deadline(); wait > maxPace || ok && time.Until(end) < wait {
-		turn.Cancel()
-		return transport.RetryAfter(errors.New("max_per_second is reached"), wait, transport.WithCode("email.max_per_second"))
-	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		turn.Cancel()
-		return transport.RateLimited(ctx.Err(), transport.WithCode("email.max_per_second"))
-	}
 }
 
 // judge turns what the server said about message and recipients into a result.
@@ -244,7 +232,7 @@ func (e *email) judge(p *plan, outcome smtp.Outcome, err error) (transport.Recei
 		failure := fmt.Errorf("%d of %d recipients refused: %w", n, len(p.all), first)
 		return receipt, transport.Permanent(failure, transport.WithCode("smtp.recipients_refused"), transport.WithExcerpt(p.excerpt(outcome)))
 	}
-	receipt.Status, receipt.Reference, receipt.Excerpt = outcome.Reply.Code, reference(outcome.Reply), p.excerpt(outcome)
+	receipt.Status, receipt.Reference, receipt.Excerpt = outcome.Reply.Code, e.reference(outcome.Reply, p.messageID), p.excerpt(outcome)
 	receipt.Details = map[string]string{"recipients": strconv.Itoa(len(p.all))}
 	return receipt, nil
 }

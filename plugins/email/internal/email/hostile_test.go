@@ -55,7 +55,7 @@ func TestNothingFromOutsideBecomesAHeader(t *testing.T) {
 			r.Fatal(err)
 		}
 		var b bytes.Buffer
-		if err := m.write(&b, ""); err != nil {
+		if err := m.write(&b); err != nil {
 			r.Fatal(err)
 		}
 		if bare := strings.ReplaceAll(b.String(), "\r\n", ""); strings.ContainsAny(bare, "\r\n\x00") {
@@ -78,17 +78,63 @@ func TestTemplatesAreBounded(t *testing.T) {
 	t.Parallel()
 	for name, text := range map[string]string{
 		"endless": `{{range 1000000000000}}{{end}}`, "nested": `{{range 100000}}{{range 100000}}{{end}}{{end}}`,
-		"long": `{{range 1000000}}aaaaaaaaaa{{end}}`, "doubling": `{{$x := "aa"}}{{range 60}}{{$x = print $x $x}}{{end}}`,
+		"long": `{{range 1000000}}` + strings.Repeat("a", 1000) + `{{end}}`, "doubling": `{{$x := "aa"}}{{range 60}}{{$x = print $x $x}}{{end}}`,
 		"escapes": `{{$x := "<\\"}}{{range 60}}{{$x = js $x}}{{end}}`, "padded": `{{printf "%1000000s%1000000s" "a" "b"}}`,
+		"padded a little": `{{printf "` + strings.Repeat("%99999d", 1000) + `" 1}}`, "indexes": `{{$x := printf "%900000s" "a"}}{{printf "` + strings.Repeat("%[1]s", 1000) + `" $x}}`,
+		"named often": `{{$x := printf "%900000s" "a"}}{{print` + strings.Repeat(" $x", 1000) + `}}`, "width by argument": `{{printf "%*d" 900000 1}}`,
+		"precise": `{{printf "` + strings.Repeat("%.99999f", 1000) + `" 1.0}}`,
 	} {
 		for _, html := range []bool{false, true} {
 			parsed, err := parseTemplate("text", text, html)
 			if err != nil {
 				continue // refused at once
 			}
-			if out, err := render(parsed, &View{}); err == nil {
+			if out, err := render(parsed, &View{steps: maxSteps - 5000}); err == nil {
 				t.Errorf("%s: %d bytes and no error", name, len(out))
 			}
+		}
+	}
+}
+
+// What a producer sends must not be a bomb for a template that shows it.
+func TestValuesAreBounded(t *testing.T) {
+	t.Parallel()
+	deep := `{"x":` + strings.Repeat("[", 5000) + strings.Repeat("0,", 10_000) + "0" + strings.Repeat("]", 5000) + `}`
+	for name, row := range map[string]struct{ text, data, want string }{
+		"indented":  {`{{json .Data}}`, deep, ""},
+		"joined":    {`{{join .Data.s .Data.list}}`, `{"s":"` + strings.Repeat("x", 1<<19) + `","list":[1,2,3,4,5]}`, errTooLong.Error()},
+		"every one": {`{{range .Data.x}}{{get $.Data "s"}}{{end}}`, `{"s":"` + strings.Repeat("x", 1<<17) + `","x":[` + strings.Repeat("0,", 50) + `0]}`, errTooMuch.Error()},
+	} {
+		parsed, err := parseTemplate("text", row.text, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := event("item_1")
+		d.Data = []byte(row.data)
+		out, err := render(parsed, viewOf(d))
+		if len(out) > maxRendered || row.want == "" && err != nil || row.want != "" && (err == nil || !strings.Contains(err.Error(), row.want)) {
+			t.Errorf("%s: %d bytes, %v, want %q", name, len(out), err, row.want)
+		}
+	}
+}
+
+func TestFunctions(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		`{{get .Data "a.b"}} {{get .Data "list.1.n"}} {{get .Data "a.x.y" | default "none"}} {{get .Data "list.7"}}`: "2 5 none ",
+		`{{printf "%05.2f %-4s| %d%% %q" 1.5 "ab" 7 "x"}}`:                                                           `01.50 ab  | 7% "x"`,
+		`{{print 1 2 "a" "b" 3}} {{upper "a"}}{{lower "B"}}{{trim " c "}} {{truncate 2 "äöü"}}`:                      "1 2ab3 Abc äö…",
+		`{{join ", " .Data.names}} {{json .Data.a}} {{size 2048}} {{date "2006-01-02" .CreatedAt}}`:                  "x, y {\n  \"b\": 2\n} 2KiB 2026-01-02",
+		`{{date "15:04" .Data.at}} {{default "none" .Data.nothing}} {{len .Data.names}}`:                             "11:00 none 2",
+	} {
+		parsed, err := parseTemplate("text", text, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := event("item_1")
+		d.Data = []byte(`{"a":{"b":2},"list":[{"n":4},{"n":5}],"names":["x","y"],"at":"2026-01-02T12:00:00+01:00","nothing":null}`)
+		if out, err := render(parsed, viewOf(d)); err != nil || out != want {
+			t.Errorf("%s: %q, %v, want %q", text, out, err, want)
 		}
 	}
 }

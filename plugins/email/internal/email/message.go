@@ -10,12 +10,14 @@ import (
 	"mime"
 	"net/mail"
 	"net/textproto"
+	"os"
 	"slices"
 	"strings"
 	"time"
 
 	gomail "github.com/wneessen/go-mail"
 
+	"github.com/deliveryd/deliveryd/plugins/email/internal/intake"
 	"github.com/deliveryd/deliveryd/sdk/transport"
 )
 
@@ -23,11 +25,16 @@ import (
 // wrote them, and attachments that are encoded while they are sent. go-mail
 // buffers every attachment in its encoded form, so it writes none.
 type message struct {
+	signature   string // header field of DKIM, or empty
 	header      []byte // of the message, without the fields that describe its content
 	content     []byte // header fields and body of the first part
 	boundary    string // of the parts; empty without attachments
 	attachments []file
 	utf8        bool
+
+	spooled *os.File // all of it, if it waits on disk
+	length  int64    // of spooled
+	release func()
 }
 
 // part is the header of one attachment.
@@ -38,16 +45,54 @@ func (f *file) part() string {
 
 // size is roughly that of the whole message.
 func (m *message) size() int64 {
-	n := int64(len(m.header) + len(m.content) + 256)
+	if m.spooled != nil {
+		return m.length
+	}
+	n := int64(len(m.signature) + len(m.header) + len(m.content) + 256)
 	for _, f := range m.attachments {
 		n += f.size*78/57 + int64(len(f.part())+len(m.boundary)+16)
 	}
 	return n
 }
 
-// write writes the message, whose signature, if any, comes first.
-func (m *message) write(w io.Writer, signature string) error {
-	if _, err := io.WriteString(w, signature); err != nil {
+// settle lets a large message wait for its connection on disk, when others fill the
+// memory that there is for them.
+func (m *message) settle(in *intake.Intake) error {
+	release, ok := in.Keep(m.size())
+	if ok {
+		m.release = release
+		return nil
+	}
+	spooled, err := spool(m.write)
+	if err != nil {
+		return err
+	}
+	m.spooled = spooled
+	if m.length, err = spooled.Seek(0, io.SeekEnd); err != nil {
+		m.close()
+		return err
+	}
+	m.signature, m.header, m.content, m.attachments = "", nil, nil, nil
+	return nil
+}
+
+// close frees what the message holds.
+func (m *message) close() {
+	if m.spooled != nil {
+		_ = m.spooled.Close()
+	}
+	if m.release != nil {
+		m.release()
+	}
+}
+
+// write writes the message.
+func (m *message) write(w io.Writer) error {
+	if m.spooled != nil {
+		_, err := io.Copy(w, io.NewSectionReader(m.spooled, 0, m.length))
+		return err
+	}
+	if _, err := io.WriteString(w, m.signature); err != nil {
 		return err
 	}
 	if _, err := w.Write(m.header); err != nil {
@@ -113,6 +158,9 @@ func (e *email) compose(d *transport.Delivery, v *View, to *recipients, files []
 	// a retry is recognised by is the Message-ID.
 	m.SetDateWithValue(time.Now())
 	m.SetMessageIDWithValue(messageID(d.ID, e.from.Address))
+	if e.config.Provider == providerResend {
+		m.SetGenHeader("Resend-Idempotency-Key", oneLine(d.ID, 200)) // it drops a second copy by this
+	}
 	for _, name := range slices.Sorted(maps.Keys(e.config.Headers)) {
 		m.SetGenHeader(gomail.Header(name), e.config.Headers[name])
 	}
@@ -237,7 +285,11 @@ func templateError(name string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return transport.ConfigError(fmt.Errorf("template %s: %s", name, strings.TrimPrefix(err.Error(), "template: ")), transport.WithCode("email.template"))
+	failure := fmt.Errorf("template %s: %s", name, strings.TrimPrefix(err.Error(), "template: "))
+	if errors.Is(err, errTooSlow) { // perhaps the machine is
+		return transport.Transient(failure, transport.WithCode("email.template_slow"))
+	}
+	return transport.ConfigError(failure, transport.WithCode("email.template"))
 }
 
 // oneLine makes text fit for a header: control characters become spaces.

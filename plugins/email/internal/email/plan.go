@@ -101,6 +101,8 @@ func fingerprint(address string) string {
 
 // plan is what an attempt has to do.
 type plan struct {
+	messageID string
+
 	all      []string
 	pending  []string // to be tried now
 	accepted map[string]bool

@@ -6,6 +6,12 @@ import (
 	"strings"
 )
 
+// Providers whose ways differ in more than host and user name.
+const (
+	providerMailgun = "mailgun"
+	providerResend  = "resend"
+)
+
 // withPreset fills in what a provider's documentation says about its SMTP
 // servers, where the configuration does not.
 func (c *Config) withPreset() *Config {
@@ -21,10 +27,10 @@ func (c *Config) withPreset() *Config {
 	case "sendgrid":
 		set(&filled.Host, "smtp.sendgrid.net")
 		set(&filled.Username, "apikey")
-	case "resend":
+	case providerResend:
 		set(&filled.Host, "smtp.resend.com")
-		set(&filled.Username, "resend")
-	case "mailgun":
+		set(&filled.Username, providerResend)
+	case providerMailgun:
 		host := "smtp.mailgun.org"
 		if c.Region == "eu" {
 			host = "smtp.eu.mailgun.org"

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
@@ -256,14 +255,22 @@ func TestPool(t *testing.T) {
 	}
 }
 
-func TestPace(t *testing.T) {
+// What SES documents of its answers.
+func TestAnswersOfSES(t *testing.T) {
 	t.Parallel()
-	s := newScripted(t, nil)
-	e := opened(t, plain(s, func(c *Config) { c.MaxPerSecond = 0.01 }))
-	sent(t, e, event("item_1"))
-	_, err := e.Deliver(t.Context(), event("item_2"))
-	var failure *transport.Error
-	if !errors.As(err, &failure) || failure.Class != transport.ClassRateLimited || failure.RetryAfter < 90*time.Second {
-		t.Errorf("%v", err)
+	for _, row := range []struct{ command, answer, want string }{
+		{".", "454 Throttling failure: Maximum sending rate exceeded.", "rate_limited smtp.454"},
+		{".", "454 Throttling failure: Daily message quota exceeded.", "rate_limited smtp.454"},
+		{".", "554 Access denied: User `arn:aws:iam::1:user/x' is not authorized to perform `ses:SendRawEmail'", "auth smtp.554"},
+		{".", "554 Message rejected: Email address is not verified.", "permanent smtp.554"},
+		{".", "501 Invalid MAIL FROM address provided", "permanent smtp.501"},
+		{"MAIL", "530 Authentication required", "auth smtp.530"},
+	} {
+		s := newScripted(t, map[string]string{row.command: row.answer})
+		_, err := opened(t, plain(s, nil)).Deliver(t.Context(), event("item_1"))
+		var failure *transport.Error
+		if !errors.As(err, &failure) || failure.Class.String()+" "+failure.Code != row.want {
+			t.Errorf("%s: %v, want %s", row.answer, err, row.want)
+		}
 	}
 }

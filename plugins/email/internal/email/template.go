@@ -12,8 +12,6 @@ import (
 	"text/template/parse"
 	"time"
 
-	"github.com/tidwall/gjson"
-
 	"github.com/deliveryd/deliveryd/sdk/schema"
 )
 
@@ -22,13 +20,15 @@ import (
 const (
 	maxRendered = 2 << 20
 	maxValue    = 1 << 20
-	maxSteps    = 1 << 17 // iterations of all ranges of one execution
+	maxSteps    = 1 << 17 // actions and rounds of ranges
+	maxTime     = 5 * time.Second
 )
 
 var (
 	errTooMuch  = errors.New("the template makes more than 2 MiB")
 	errTooLong  = errors.New("a value of more than 1 MiB")
-	errTooOften = errors.New("the template's ranges take more than 131,072 steps")
+	errTooOften = errors.New("the templates take more than 131,072 steps")
+	errTooSlow  = errors.New("the templates take more than 5 s")
 )
 
 type executor interface {
@@ -101,7 +101,8 @@ func parseTemplate(name, text string, html bool) (executor, error) {
 
 var errDefine = errors.New("define, block and template are not supported: a template is one piece")
 
-// bounded refuses what could recurse and makes every range count its steps.
+// bounded refuses what could recurse and makes every action and every round of a
+// range count its steps.
 func bounded(tree *parse.Tree) error {
 	if tree == nil || tree.Root == nil {
 		return nil
@@ -117,6 +118,7 @@ func boundList(list *parse.ListNode, step parse.Node) error {
 	if list == nil {
 		return nil
 	}
+	counted := make([]parse.Node, 0, 2*len(list.Nodes))
 	for _, node := range list.Nodes {
 		var err error
 		switch n := node.(type) {
@@ -133,14 +135,22 @@ func boundList(list *parse.ListNode, step parse.Node) error {
 		if err != nil {
 			return err
 		}
+		if node.Type() != parse.NodeText {
+			counted = append(counted, step.Copy())
+		}
+		counted = append(counted, node)
 	}
+	list.Nodes = counted
 	return nil
 }
 
-// render executes a template within its bounds.
+// render executes a template within its bounds, which all templates of a message
+// share.
 func render(t executor, v *View) (string, error) {
 	w := &boundedBuffer{}
-	v.steps = 0
+	if v.started.IsZero() {
+		v.started = time.Now()
+	}
 	if err := t.Execute(w, v); err != nil {
 		return "", err
 	}
@@ -157,87 +167,6 @@ func (b *boundedBuffer) Write(p []byte) (int, error) {
 	return b.Buffer.Write(p)
 }
 
-// functions are what templates may call beside Go's own; those of Go that can
-// make a value grow from step to step are bounded.
-func functions() map[string]any {
-	return map[string]any{
-		"upper": strings.ToUpper, "lower": strings.ToLower, "trim": strings.TrimSpace,
-		"truncate": truncate, "default": defaultTo, "date": formatDate, "json": toJSON, "size": func(n int64) string { return schema.Size(n).String() },
-		"join": join, "get": lookup,
-		"print":    func(args ...any) (string, error) { return limited(fmt.Sprint(args...)) },
-		"println":  func(args ...any) (string, error) { return limited(fmt.Sprintln(args...)) },
-		"printf":   func(format string, args ...any) (string, error) { return limited(fmt.Sprintf(format, args...)) },
-		"html":     func(args ...any) (string, error) { return limited(texttemplate.HTMLEscaper(args...)) },
-		"js":       func(args ...any) (string, error) { return limited(texttemplate.JSEscaper(args...)) },
-		"urlquery": func(args ...any) (string, error) { return limited(texttemplate.URLQueryEscaper(args...)) },
-	}
-}
-
-func limited(s string) (string, error) {
-	if len(s) > maxValue {
-		return "", errTooLong
-	}
-	return s, nil
-}
-
-func truncate(n int, s string) string {
-	runes := []rune(s)
-	if n < 0 || len(runes) <= n {
-		return s
-	}
-	return string(runes[:n]) + "…"
-}
-
-func defaultTo(fallback, value any) any {
-	if value == nil || value == "" || value == json.Number("") {
-		return fallback
-	}
-	return value
-}
-
-func formatDate(layout string, value any) (string, error) {
-	switch v := value.(type) {
-	case time.Time:
-		return v.UTC().Format(layout), nil
-	case string:
-		at, err := time.Parse(time.RFC3339, v)
-		if err != nil {
-			return "", fmt.Errorf("want a time such as 2026-01-02T15:04:05Z")
-		}
-		return at.UTC().Format(layout), nil
-	}
-	return "", fmt.Errorf("want a time, have %T", value)
-}
-
-func toJSON(value any) (string, error) {
-	text, err := json.MarshalIndent(value, "", "  ")
-	if err != nil {
-		return "", err
-	}
-	return limited(string(text))
-}
-
-func join(separator string, list []any) (string, error) {
-	parts := make([]string, len(list))
-	for i, one := range list {
-		parts[i] = fmt.Sprint(one)
-	}
-	return limited(strings.Join(parts, separator))
-}
-
-// lookup finds a field that may be absent: {{get .Data "customer.name"}}.
-func lookup(value any, path string) (any, error) {
-	text, err := json.Marshal(value)
-	if err != nil {
-		return nil, err
-	}
-	found := gjson.GetBytes(text, path)
-	if !found.Exists() {
-		return "", nil
-	}
-	return found.Value(), nil
-}
-
 // View is what a template sees. Its exported fields and methods are documented
 // in docs/email.md.
 type View struct {
@@ -249,6 +178,7 @@ type View struct {
 	data, metadata []byte
 	parsed         map[string]any
 	steps          int
+	started        time.Time
 }
 
 // File is what was delivered: an artifact, or the data.
@@ -263,10 +193,13 @@ func (v *View) Data() (any, error) { return v.parse("data", v.data) }
 // Metadata is the payload's metadata.
 func (v *View) Metadata() (any, error) { return v.parse("metadata", v.metadata) }
 
-// Step counts the iterations of ranges; templates call it unseen.
+// Step counts actions and rounds of ranges; templates call it unseen.
 func (v *View) Step() (string, error) {
 	if v.steps++; v.steps > maxSteps {
 		return "", errTooOften
+	}
+	if time.Since(v.started) > maxTime {
+		return "", errTooSlow
 	}
 	return "", nil
 }

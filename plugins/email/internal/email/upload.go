@@ -1,6 +1,7 @@
 package email
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -19,7 +20,10 @@ func (e *email) Upload(ctx context.Context, d *transport.Delivery, body io.Reade
 		return keep(d), tooLarge("artifact %q has %d bytes; limits.attachment is %s", d.Artifact.Name, artifact.size, e.config.Limits.Attachment)
 	}
 	if e.dkim != nil {
-		spooled, err := spool(body)
+		spooled, err := spool(func(w io.Writer) error {
+			_, err := io.Copy(w, body)
+			return err
+		})
 		if err != nil {
 			return keep(d), transport.Transient(fmt.Errorf("spooling the artifact: %w", err), transport.WithCode("spool"))
 		}
@@ -41,13 +45,15 @@ func (e *email) Upload(ctx context.Context, d *transport.Delivery, body io.Reade
 	return e.deliver(ctx, d, &artifact)
 }
 
-func spool(body io.Reader) (*os.File, error) {
-	spooled, err := os.CreateTemp("", "email-upload-")
+// spool writes a file that nobody else sees and that goes with its descriptor.
+func spool(write func(io.Writer) error) (*os.File, error) {
+	spooled, err := os.CreateTemp("", "email-")
 	if err != nil {
 		return nil, err
 	}
 	_ = os.Remove(spooled.Name()) // the name is not needed; nothing is left behind
-	if _, err := io.Copy(spooled, body); err != nil {
+	w := bufio.NewWriterSize(spooled, 64<<10)
+	if err := errors.Join(write(w), w.Flush()); err != nil {
 		_ = spooled.Close()
 		return nil, err
 	}

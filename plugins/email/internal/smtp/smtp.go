@@ -106,12 +106,14 @@ func (c *Conn) attach(conn net.Conn) {
 	c.conn, c.r, c.w = conn, bufio.NewReaderSize(conn, maxLine), bufio.NewWriterSize(conn, 16<<10)
 }
 
-// bound ends every read and write of the connection with ctx.
+// bound ends every read and write of the connection with ctx. A connection whose
+// ctx ended is not used again: the end may come to it late, in the middle of the
+// next message.
 func (c *Conn) bound(ctx context.Context) (release func()) {
 	conn := c.conn
 	_ = conn.SetDeadline(time.Time{})
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	return func() { stop() }
+	return func() { c.broken = !stop() || c.broken }
 }
 
 // cause tells that ctx ended, which the network reports as a timeout.
