@@ -37,9 +37,10 @@ import (
 type Queue interface {
 	ReadReady(ctx context.Context, probes []store.Probe) ([]store.Item, error)
 	Payload(ctx context.Context, id string, attemptCount int32, limit int) (payload []byte, length int, err error)
-	Discover(ctx context.Context, f func(store.Waiting)) error
+	Discover(ctx context.Context, floors []store.Floor, f func(store.Waiting)) error
 	Record(ctx context.Context, o *store.Outcomes, keepCompleted bool) (store.Applied, error)
 	ExpireWaiting(ctx context.Context, destination int32, from store.WalkPosition, expiry time.Duration, limit int, reason string, inFlight []string) (expired int, next store.WalkPosition, done bool, err error)
+	FoldCounts(ctx context.Context, daemon string, after int64) (last int64, more bool, err error)
 	LogLate(ctx context.Context, late []store.LateAttempt) error
 	Mark(ctx context.Context, items []store.Item, count bool) error
 	Health(ctx context.Context, destinationID int32) (store.Health, error)
@@ -77,6 +78,10 @@ type Options struct {
 	RenewEvery time.Duration
 	// DiscoverEvery is the time between searches for lanes with work. Defaults to 1 s.
 	DiscoverEvery time.Duration
+	// SearchEvery is the least time between two searches that also look at the beginning
+	// of lanes with much traffic, for rows whose transaction was open for long or that
+	// are due since long ago. Defaults to 15 s.
+	SearchEvery time.Duration
 	// ExpireEvery is how often lanes that do not move are searched for deliveries
 	// past their time. Defaults to 30 s.
 	ExpireEvery time.Duration
@@ -98,6 +103,10 @@ type Options struct {
 	// RecordEvery is how long a result may wait for company before it is recorded.
 	// Defaults to 5 ms.
 	RecordEvery time.Duration
+	// CountEvery is how long the figures of a destination in destination_health and its
+	// counters of use may lag behind its deliveries; a change of its state is written
+	// at once. Defaults to 1 s.
+	CountEvery time.Duration
 	// Artifacts reads the artifacts that rows refer to. Defaults to none: such rows wait.
 	Artifacts Artifacts
 	// SpoolDir is where what is compressed or encrypted stands until it is delivered,
@@ -137,12 +146,14 @@ type Observer interface {
 func (o Options) withDefaults() Options {
 	o.Lease = o.Lease.WithDefaults()
 	setDefault(&o.RenewEvery, o.Lease.TTL/3)
+	setDefault(&o.SearchEvery, 15*time.Second)
 	setDefault(&o.ExpireEvery, expireEvery)
 	setDefault(&o.TransportInFlight, 2048)
 	setDefault(&o.MaxBuffered, 16384)
 	setDefault(&o.MaxBufferedBytes, 64<<20)
 	setDefault(&o.MaxUnrecorded, 2048)
 	setDefault(&o.RecordEvery, 5*time.Millisecond)
+	setDefault(&o.CountEvery, time.Second)
 	if o.Observer == nil {
 		o.Observer = nobody{}
 	}
@@ -202,13 +213,20 @@ type Engine struct {
 	recording  bool               // a batch is being recorded
 	unrecorded int                // outcomes in it
 	touched    map[*lane]struct{} // lanes whose health is to be written
+	healthDue  time.Time          // when one of them is; zero: never
+	scannedAt  time.Time          // when they were searched last
+	counted    bool               // counts wait to be folded
+	folding    bool
+	foldedTo   int64     // see Store.FoldCounts
+	foldedAt   time.Time // when all of them were
 	wanted     map[int32]struct{}
 	acquiring  bool
 	releasing  bool
 	// coordinated is when the last acquisition or release was answered: what a
 	// renewal sent before says of our lanes is out of date.
 	coordinated time.Time
-	rediscover  bool // a discovery was asked for while one was running
+	rediscover  bool      // a discovery was asked for while one was running
+	searchAt    time.Time // when a discovery looks at all lanes from their start
 	discovering, expiring,
 	stopping bool
 	rand *rand.Rand

@@ -50,7 +50,9 @@ type level struct {
 	// hinted is the earliest due time hinted at while a read was under way, whose
 	// snapshot may be older than the hint.
 	hinted time.Time
-	rescan time.Time // last read from the start
+	rescan time.Time // when it last went back to the first row that waits
+	again  bool      // the next read begins before rows that are known
+	passed int       // rows read lately; see busyRows
 	// nextDue is when the earliest row known to be waiting is due; zero: none known.
 	nextDue    time.Time // local clock
 	nextDueRow time.Time // its due time by the clock of the database
@@ -85,9 +87,11 @@ type lane struct {
 
 	breaker                      *breaker.Breaker
 	tracker                      *health.Tracker
-	resets                       int64    // of the destination that were obeyed
-	found                        *finding // of an active check, to be taken in; nil: none
-	writing                      int      // transactions under way that hold its health
+	resets                       int64     // of the destination that were obeyed
+	found                        *finding  // of an active check, to be taken in; nil: none
+	writing                      int       // transactions under way that hold its health
+	healthAt                     time.Time // when it was written last
+	urgent                       bool      // more than figures of it have changed since
 	limiter                      *rate.Limiter
 	deficit                      int64 // deficit round robin, bytes
 	pending                      int   // outcomes that wait to be recorded
@@ -207,7 +211,7 @@ func (v *level) lower(due time.Time) {
 
 // restart makes the next read begin at the start of the level.
 func (v *level) restart(now time.Time) {
-	v.active, v.floorDue, v.floorID, v.rescan = true, time.Time{}, "", now
+	v.active, v.again, v.floorDue, v.floorID, v.rescan = true, true, time.Time{}, "", now
 }
 
 // later notes that a row of a priority will be due at a time.

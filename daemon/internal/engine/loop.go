@@ -23,6 +23,8 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer mark.Stop()
 	expire := time.NewTicker(e.o.ExpireEvery)
 	defer expire.Stop()
+	fold := time.NewTicker(e.o.CountEvery)
+	defer fold.Stop()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	stop := e.stop
@@ -46,13 +48,16 @@ func (e *Engine) Run(ctx context.Context) error {
 		case <-expire.C:
 			e.now = time.Now()
 			e.expireStuck()
+		case <-fold.C:
+			e.now = time.Now()
+			e.foldCounts()
 		case <-mark.C:
 			e.now = time.Now()
 			e.mark()
 		case <-timer.C:
 		case <-stop:
 			stop = nil
-			e.stopping = true
+			e.stopping, e.healthDue = true, e.now
 			e.startUploads() // what waits for room is not begun
 			e.log.Info("engine stops: nothing new is started", "in_flight", len(e.inFlight), "unrecorded", len(e.pending)+e.unrecorded)
 		}
@@ -154,6 +159,9 @@ func (e *Engine) leave() error {
 	ctx, cancel := context.WithTimeout(e.ctx, 5*time.Second)
 	defer cancel()
 	e.machine.Leave()
+	if _, _, err := e.queue.FoldCounts(ctx, e.o.DaemonID, 0); err != nil {
+		e.log.Warn("adding counts to the destinations failed: another daemon will", "error", err)
+	}
 	if err := e.queue.EndLease(ctx, e.o.DaemonID); err != nil {
 		return fmt.Errorf("giving back the lanes: %w", err)
 	}

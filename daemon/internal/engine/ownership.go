@@ -13,12 +13,6 @@ const (
 	acquireMax = 1000
 	// acquireAgain is how long a lane that somebody else has is not asked for again.
 	acquireAgain = 200 * time.Millisecond
-	// discoverLoad bounds the share of time that discovery may take: with a million
-	// destinations it runs less often rather than all the time.
-	discoverLoad = 20
-	// discoverPause bounds that: a search that took long because the database, or
-	// this process, stood still must not make the daemon blind for minutes.
-	discoverPause = 3 * time.Second
 )
 
 const leaseRanOut = "the lease ran out before it was renewed: nothing is started until it is"
@@ -54,6 +48,7 @@ func (e *Engine) renewed(sent time.Time, got store.Lease) {
 	for _, id := range e.machine.Rebalance() {
 		e.log.Info("handing a lane over", "destination_id", id)
 		e.dropQueue(e.lanes[id])
+		e.healthDue = e.now // its next owner waits for it
 	}
 	if !e.coordinating() && sent.After(e.coordinated) {
 		e.lost("the database says that others have lanes of this daemon: was its clock stepped?", e.machine.Missing(got.Lanes))
@@ -224,57 +219,4 @@ func (e *Engine) releasedLanes(ids []int32, err error) {
 			e.discard(l)
 		}
 	}
-}
-
-// discover looks for lanes with work: what other daemons accepted, what
-// producers inserted by SQL, what was missed.
-func (e *Engine) discover() {
-	if e.discovering || e.stopping || !e.machine.Valid(e.now) {
-		e.rediscover = e.rediscover || e.discovering
-		return
-	}
-	e.discovering = true
-	go func() {
-		started := time.Now()
-		var found []store.Waiting
-		err := e.queue.Discover(e.ctx, func(w store.Waiting) { found = append(found, w) })
-		took := time.Since(started)
-		e.post(func() { e.discovered(found, err) })
-		pause(e.ctx, min(took*(discoverLoad-1), discoverPause))
-		e.post(func() {
-			e.discovering = false
-			if e.rediscover {
-				e.rediscover = false
-				e.discover()
-			}
-		})
-	}()
-}
-
-func (e *Engine) discovered(found []store.Waiting, err error) {
-	if err != nil {
-		e.log.Warn("looking for lanes with work failed, trying again", "error", err)
-	}
-	for _, w := range found {
-		l := e.interest(w.DestinationID)
-		if l == nil {
-			continue
-		}
-		if w.Wait > 0 {
-			at := e.now.Add(w.Wait)
-			l.later(w.Priority, at, w.Due)
-			e.timers.set(l, at)
-			continue
-		}
-		e.look(l, &l.levels[w.Priority])
-	}
-}
-
-// look makes a level read from its start if there may be rows that it has missed.
-func (e *Engine) look(l *lane, v *level) {
-	if len(l.known) > 0 && e.now.Sub(v.rescan) < rescanEvery {
-		return
-	}
-	v.restart(e.now)
-	e.wantRead(l)
 }

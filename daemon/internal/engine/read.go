@@ -15,9 +15,6 @@ const (
 	// lanes take 7 ms.
 	readLanes = 128
 	readRows  = 1000
-	// rescanEvery is how often a level in use is read from its start, for rows that
-	// were committed later than others with a later due time.
-	rescanEvery = 2 * time.Second
 )
 
 // wantRead puts the lane among the hungry if it should read.
@@ -74,10 +71,10 @@ func (e *Engine) probes() []store.Probe {
 			break
 		}
 		v := &l.levels[p]
-		if v.floorDue.IsZero() {
+		if v.again || v.floorDue.IsZero() {
 			limit += len(l.known) // they stand at the start and are skipped
 		}
-		l.reading, v.active, v.hinted = true, false, time.Time{}
+		l.reading, v.active, v.again, v.hinted = true, false, false, time.Time{}
 		rows += limit
 		probes = append(probes, store.Probe{DestinationID: l.id, Priority: int32(p), AfterDue: v.floorDue, AfterID: v.floorID, Limit: int32(limit)})
 	}
@@ -128,6 +125,7 @@ func (e *Engine) takeIn(l *lane, p store.Probe, rows []store.Item) {
 	if len(rows) == int(p.Limit) {
 		v.active = true
 	}
+	v.passed += len(rows)
 	if n := len(rows); n > 0 && !v.floorDue.After(rows[n-1].Due) {
 		v.floorDue, v.floorID = rows[n-1].Due, rows[n-1].ID
 	}

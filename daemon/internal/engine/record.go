@@ -36,29 +36,15 @@ func (e *Engine) settleLater(o outcomeOf) {
 	o.it.lane.pending++
 }
 
-// touch notes that the lane's health has changed and must be written.
-func (e *Engine) touch(l *lane) {
-	if l.tracker != nil {
-		e.touched[l] = struct{}{}
-	}
-}
-
-// written reports whether the lane's health is in the database as it is here, so
-// that the lane's next owner begins with it.
-func (e *Engine) written(l *lane) bool {
-	_, changed := e.touched[l]
-	return !changed && l.writing == 0
-}
-
-// flushAt is when the pending outcomes must be recorded; zero if none are.
+// flushAt is when something must be recorded; zero if nothing is waiting.
 func (e *Engine) flushAt() time.Time {
-	if e.recording || len(e.pending) == 0 && len(e.touched) == 0 {
+	if e.recording {
 		return time.Time{}
 	}
 	if len(e.pending) == 0 {
-		return e.now
+		return e.healthDue
 	}
-	return e.oldest.Add(e.o.RecordEvery)
+	return earlier(e.oldest.Add(e.o.RecordEvery), e.healthDue)
 }
 
 // flush records pending outcomes if it is time. One transaction runs at a time:
@@ -89,12 +75,6 @@ func (e *Engine) flush() {
 // outcomes returns what one transaction writes, and the lanes whose health is in it.
 func (e *Engine) outcomes(batch []outcomeOf) (o *store.Outcomes, lanes []*lane) {
 	o = &store.Outcomes{Daemon: e.o.DaemonID}
-	addHealth := func(l *lane) {
-		if e.addHealth(o, l) {
-			l.writing++
-			lanes = append(lanes, l)
-		}
-	}
 	secrets := map[string]int32{}
 	for i := range batch {
 		b := &batch[i]
@@ -107,32 +87,14 @@ func (e *Engine) outcomes(batch []outcomeOf) (o *store.Outcomes, lanes []*lane) 
 			secrets[id]++
 		}
 		b.it.lane.pending--
-		addHealth(b.it.lane)
 	}
-	for l := range e.touched {
-		// A lane with outcomes that wait is written together with them.
-		if l.pending == 0 && len(o.Health) < recordMax {
-			addHealth(l)
-		}
-	}
+	lanes = e.addHealth(o, batch)
 	for id, n := range secrets {
 		o.Secrets = append(o.Secrets, store.SecretUse{ID: id, Count: n})
 	}
+	e.counted = e.counted || len(o.Counts)+len(o.Secrets) > 0
 	slices.SortFunc(o.Health, func(a, b store.HealthRow) int { return cmp.Compare(a.DestinationID, b.DestinationID) })
-	slices.SortFunc(o.Secrets, func(a, b store.SecretUse) int { return cmp.Compare(a.ID, b.ID) })
 	return o, lanes
-}
-
-func (e *Engine) addHealth(o *store.Outcomes, l *lane) bool {
-	if _, ok := e.touched[l]; !ok {
-		return false
-	}
-	delete(e.touched, l)
-	if l.tracker == nil {
-		return false
-	}
-	o.Health = append(o.Health, e.healthRow(l))
-	return true
 }
 
 // record writes until it succeeds: an outcome is dropped only with the process,
@@ -170,7 +132,7 @@ func (e *Engine) recordSingly(o *store.Outcomes) store.Applied {
 		}
 		return err == nil
 	}
-	take(&store.Outcomes{Daemon: o.Daemon, Health: o.Health, Secrets: o.Secrets})
+	take(&store.Outcomes{Daemon: o.Daemon, Health: o.Health, Counts: o.Counts, Secrets: o.Secrets})
 	for _, d := range o.Delivered {
 		if !take(&store.Outcomes{Daemon: o.Daemon, Delivered: []store.Delivered{d}}) {
 			d.Attempt, d.Details, d.Reference, d.Object = plainAttempt("delivered"), nil, nil, []byte(`{}`)

@@ -59,11 +59,12 @@ func (e *Engine) fold(l *lane, it *item, o health.Outcome) {
 	if l.tracker == nil || it.breaker != l.breaker {
 		return
 	}
-	e.touch(l)
 	change := l.tracker.Fold(e.now, o)
 	if change == nil {
+		e.count(l)
 		return
 	}
+	e.touch(l)
 	e.healthChanged(l, change)
 	if change.To == health.Disabled {
 		e.disable(l, change.Reason)

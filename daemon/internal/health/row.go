@@ -127,6 +127,14 @@ func (t *Tracker) Take() (update Update, ok bool) {
 	return update, true
 }
 
+// TakeCounts returns what the totals have grown by since the last Take or
+// TakeCounts, for a transaction that keeps only that; the rest waits for Take.
+func (t *Tracker) TakeCounts() (deliveries, failures int64) {
+	deliveries, failures = t.newDeliveries, t.newFailures
+	t.newDeliveries, t.newFailures = 0, 0
+	return deliveries, failures
+}
+
 // PutBack returns an Update that could not be written. The next Take has its
 // increments and whatever has changed since.
 func (t *Tracker) PutBack(update Update) {

@@ -31,18 +31,18 @@ func (s *Store) recordAgain(ctx context.Context, o *Outcomes, keepCompleted bool
 		if err := tx.SendBatch(ctx, &rows).Close(); err != nil {
 			return err
 		}
-		health, secrets := o.Health, o.Secrets
+		health, counts, secrets := o.Health, o.Counts, o.Secrets
 		if len(applied.Delivered)+len(applied.Undelivered) == 0 {
 			committed, err := logged(ctx, tx, o, applied)
 			if err != nil {
 				return err
 			}
 			if committed {
-				health, secrets = uncounted(health), nil
+				health, counts, secrets = uncounted(health), nil, nil
 			}
 		}
 		var rest pgx.Batch
-		queueSecretUse(&rest, secrets)
+		queueCounts(&rest, o.Daemon, counts, secrets)
 		queueHealth(&rest, health)
 		return tx.SendBatch(ctx, &rest).Close()
 	})

@@ -26,7 +26,8 @@ func (f *fixture) outcomesOfThree(t *testing.T) (*Outcomes, Destination) {
 		Daemon:      "d",
 		Delivered:   []Delivered{{ID: items[0].ID, Log: at(items[0]), AttemptCount: items[0].AttemptCount, Attempt: attempt, Object: []byte("{}")}},
 		Undelivered: []Undelivered{undelivered(items[1], false), undelivered(items[2], true)},
-		Health:      []HealthRow{{DestinationID: d.ID, Status: "degraded", BreakerState: "closed", AddDeliveries: 3, AddFailures: 2, AddUsage: 1}},
+		Health:      []HealthRow{{DestinationID: d.ID, Status: "degraded", BreakerState: "closed", AddDeliveries: 2, AddFailures: 1}},
+		Counts:      []Count{{DestinationID: d.ID, Deliveries: 1, Failures: 1, Usage: 1}},
 		Secrets:     []SecretUse{{ID: "s", Count: 3}},
 	}, d
 }
@@ -40,6 +41,7 @@ func (f *fixture) checkCountedOnce(t *testing.T, applied Applied, o *Outcomes, d
 	if due := applied.Undelivered[o.Undelivered[0].ID]; time.Until(due) < 50*time.Minute {
 		t.Errorf("the retry is due at %v, want in an hour", due)
 	}
+	f.fold(t, "d")
 	h, err := f.Health(t.Context(), d.ID)
 	if err != nil || h.TotalDeliveries != 3 || h.TotalFailures != 2 || h.Status != "degraded" {
 		t.Errorf("health %+v, %v", h, err)
@@ -116,6 +118,7 @@ func TestRecordAgainOfFencedRows(t *testing.T) {
 	if applied := f.record(t, o); len(applied.Delivered)+len(applied.Undelivered) != 0 {
 		t.Errorf("applied %+v, want nothing", applied)
 	}
+	f.fold(t, "d")
 	if h, err := f.Health(t.Context(), d.ID); err != nil || h.TotalDeliveries != 3 {
 		t.Errorf("health %+v, %v", h, err)
 	}

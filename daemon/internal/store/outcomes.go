@@ -59,6 +59,13 @@ type HealthRow struct {
 	AddUsage            int32 // successful deliveries, for delivery_destinations
 }
 
+// Count is what outcomes add to the totals of a destination whose health row this
+// transaction does not write.
+type Count struct {
+	DestinationID               int32
+	Deliveries, Failures, Usage int32
+}
+
 // SecretUse counts uses of a signing secret.
 type SecretUse struct {
 	ID    string
@@ -72,7 +79,9 @@ type Outcomes struct {
 	Delivered   []Delivered
 	Undelivered []Undelivered
 	Health      []HealthRow // at most one a destination
-	Secrets     []SecretUse // at most one a secret
+	// Counts and Secrets are kept aside until FoldCounts.
+	Counts  []Count
+	Secrets []SecretUse
 	// Again says that an earlier try to record them may have been committed.
 	Again bool
 }
@@ -186,23 +195,6 @@ on conflict (destination_id) do update set
   circuit_breaker_state = excluded.circuit_breaker_state, circuit_breaker_opened_at = excluded.circuit_breaker_opened_at,
   metadata = h.metadata || excluded.metadata, held_at = excluded.held_at, hold_reason = excluded.hold_reason, updated_at = now()`
 
-// usageSQL locks in id order first, since an update alone takes its rows in the
-// order of its plan and two of them could then deadlock.
-const usageSQL = `
-with locked as materialized (
-  select id from delivery_destinations where id = any($1::int[]) order by id for no key update)
-update delivery_destinations d set
-  count_usage = least(d.count_usage::bigint + x.n, 2147483647)::int, last_used_at = now()
-from unnest($1::int[], $2::int[]) as x(id, n)
-where d.id = x.id and d.id in (select id from locked)`
-
-// secretUseSQL locks in id order, as usageSQL does.
-const secretUseSQL = `
-with locked as materialized (
-  select id from webhook_secrets where id = any($1::text[]) order by id for no key update)
-update webhook_secrets s set usage_count = least(s.usage_count::bigint + x.n, 2147483647)::int, last_used_at = now()
-from unnest($1::text[], $2::int[]) as x(id, n) where s.id = x.id and s.id in (select id from locked)`
-
 // Record writes a batch of outcomes durably in one transaction and one round
 // trip: queue, log, health and counters together, or nothing of it. Health rows
 // must be sorted by destination, or two recorders can deadlock.
@@ -227,8 +219,7 @@ func outcomesBatch(o *Outcomes, keepCompleted bool) (*pgx.Batch, Applied) {
 	var batch pgx.Batch
 	queueDelivered(&batch, o.Delivered, keepCompleted, applied.Delivered)
 	queueUndelivered(&batch, o.Daemon, o.Undelivered, applied.Undelivered)
-	// Before the destinations, whose rows a change of a secret locks second.
-	queueSecretUse(&batch, o.Secrets)
+	queueCounts(&batch, o.Daemon, o.Counts, o.Secrets)
 	queueHealth(&batch, o.Health)
 	return &batch, applied
 }
@@ -292,32 +283,19 @@ func queueHealth(batch *pgx.Batch, rows []HealthRow) {
 	lastFailure, lastSuccess, disabledAt := make([]*time.Time, n), make([]*time.Time, n), make([]*time.Time, n)
 	openedAt, heldAt := make([]*time.Time, n), make([]*time.Time, n)
 	disabledReason, holdReason := make([]*string, n), make([]*string, n)
-	var used, uses []int32
+	used := make(map[int32]int64, n)
 	for i := range rows {
 		r := &rows[i]
 		destination[i], status[i], consecutive[i], failures[i], deliveries[i] = r.DestinationID, r.Status, r.ConsecutiveFailures, r.AddFailures, r.AddDeliveries
 		average[i], lastFailure[i], lastSuccess[i], disabledAt[i], disabledReason[i] = r.AverageMillis, r.LastFailureAt, r.LastSuccessAt, r.DisabledAt, r.DisabledReason
 		breaker[i], openedAt[i], metadata[i], heldAt[i], holdReason[i] = r.BreakerState, r.BreakerOpenedAt, orEmptyObject(r.Metadata), r.HeldAt, r.HoldReason
 		if r.AddUsage > 0 {
-			used, uses = append(used, r.DestinationID), append(uses, r.AddUsage)
+			used[r.DestinationID] = int64(r.AddUsage)
 		}
 	}
 	batch.Queue(healthSQL, destination, status, consecutive, failures, deliveries, average, lastFailure, lastSuccess,
 		disabledAt, disabledReason, breaker, openedAt, metadata, heldAt, holdReason)
-	if len(used) > 0 {
-		batch.Queue(usageSQL, used, uses)
-	}
-}
-
-func queueSecretUse(batch *pgx.Batch, uses []SecretUse) {
-	if len(uses) == 0 {
-		return
-	}
-	id, n := make([]string, len(uses)), make([]int32, len(uses))
-	for i, u := range uses {
-		id[i], n[i] = u.ID, u.Count
-	}
-	batch.Queue(secretUseSQL, id, n)
+	queueUsage(batch, used)
 }
 
 // LateAttempt is an attempt whose outcome was fenced off.

@@ -88,18 +88,28 @@ func TestWritersOfTheSameRowsDoNotDeadlock(t *testing.T) {
 	for worker := range 4 {
 		wg.Go(func() {
 			for round := range 25 {
-				var o Outcomes
+				o := Outcomes{Daemon: fmt.Sprint("daemon", worker)}
 				for i := range all {
 					if (i+worker+round)%3 == 0 {
 						continue
 					}
 					o.Health = append(o.Health, HealthRow{DestinationID: all[i].ID, Status: "healthy", BreakerState: "closed", AddDeliveries: 1, AddUsage: 1})
 					o.Secrets = append(o.Secrets, SecretUse{ID: fmt.Sprint("s", 11-i), Count: 1})
+					o.Counts = append(o.Counts, Count{DestinationID: all[11-i].ID, Deliveries: 1, Usage: 1})
 				}
 				if worker%2 == 0 {
 					slices.Reverse(o.Secrets)
 				}
 				if _, err := f.Record(t.Context(), &o, false); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for worker := range 2 {
+		wg.Go(func() {
+			for range 25 { // no worker has a lease: each folds the counts of all
+				if _, _, err := f.FoldCounts(t.Context(), fmt.Sprint("daemon", worker), 0); err != nil {
 					t.Error(err)
 				}
 			}
@@ -128,7 +138,10 @@ func TestWritersOfTheSameRowsDoNotDeadlock(t *testing.T) {
 		}
 	})
 	wg.Wait()
-	if n := query[int](t, f, "select sum(count_usage) from delivery_destinations"); n == 0 {
-		t.Error("nothing was counted")
+	f.fold(t, "daemon0")
+	const recorded = 4 * 25 * 12 * 2 / 3
+	got := query[string](t, f, `select concat_ws(' ', (select sum(count_usage) from delivery_destinations), (select sum(usage_count) from webhook_secrets))`)
+	if want := fmt.Sprint(2*recorded, " ", recorded); got != want {
+		t.Errorf("uses of destinations and secrets %s, want %s", got, want)
 	}
 }

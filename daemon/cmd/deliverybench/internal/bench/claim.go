@@ -115,7 +115,7 @@ func claimRun(ctx context.Context, db *store.Store, blocked int) (ClaimRun, erro
 		}
 		lanes := 0
 		begun = time.Now()
-		if err := db.Discover(ctx, func(store.Waiting) { lanes++ }); err != nil {
+		if err := db.Discover(ctx, nil, func(store.Waiting) { lanes++ }); err != nil {
 			return ClaimRun{}, err
 		}
 		if lanes != claimLanes+1 {
