@@ -131,4 +131,3 @@ type Waiting struct {
 	Due           time.Time
 	Wait          time.Duration // until Due by the clock of the database; negative: ready
 }
-

@@ -23,5 +23,6 @@ func UseSchema(schema string) {
 	DeliveryQueue = DeliveryQueue.FromSchema(schema)
 	DestinationHealth = DestinationHealth.FromSchema(schema)
 	IdempotencyKeys = IdempotencyKeys.FromSchema(schema)
+	OutcomeCounts = OutcomeCounts.FromSchema(schema)
 	WebhookSecrets = WebhookSecrets.FromSchema(schema)
 }
