@@ -5,18 +5,20 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/deliveryd/deliveryd/sdk/plugintest/gate"
 	"github.com/deliveryd/deliveryd/sdk/plugintest/versitygw"
 )
 
 type gatewayKey struct{}
 
-// TestS3Scripts runs a daemon with the s3 transport and a real S3 server: every
-// file in testdata/s3.
+// TestS3Scripts runs a daemon with the transports of files, a real S3 server and,
+// where a script starts it, OpenSSH's: every file in testdata/s3.
 func TestS3Scripts(t *testing.T) {
 	t.Parallel()
 	server, err := versitygw.Start()
@@ -24,10 +26,10 @@ func TestS3Scripts(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(server.Stop)
-	runScripts(t, "s3", map[string]command{"bucket": bucketCommand}, func(env *testscript.Env) error {
+	runScripts(t, "s3", map[string]command{"bucket": bucketCommand, "sshd": sshdCommand, "gate": gateCommand}, func(env *testscript.Env) error {
 		env.Setenv("PLUGINS", filepath.Join(binaries, transports))
 		env.Setenv("S3_URL", server.URL)
-		env.Values[gatewayKey{}] = server
+		env.Values[gatewayKey{}], env.Values[gatesKey{}] = server, map[string]*gate.Gate{}
 		return nil
 	})
 }
@@ -36,6 +38,7 @@ func TestS3Scripts(t *testing.T) {
 //
 //	bucket create NAME
 //	bucket await NAME KEY     until an object's key matches; its content goes to object.out
+//	bucket uploads NAME N     fails unless so many uploads in parts are unfinished
 func bucketCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: bucket create|await NAME ...")
@@ -66,6 +69,12 @@ func bucketCommand(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(err)
 		ts.Check(out.Body.Close())
 		ts.Check(file.Close())
+	case "uploads":
+		begun, err := server.Client().ListMultipartUploads(ctx, &s3.ListMultipartUploadsInput{Bucket: &args[1]})
+		ts.Check(err)
+		if got := strconv.Itoa(len(begun.Uploads)); got != args[2] {
+			ts.Fatalf("%s has %s unfinished uploads, want %s", args[1], got, args[2])
+		}
 	default:
 		ts.Fatalf("no subcommand %q", args[0])
 	}

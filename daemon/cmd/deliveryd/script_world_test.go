@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"mime"
 	"net"
@@ -77,6 +78,7 @@ func (w *world) ended(name string) bool {
 //	daemon start NAME ARGUMENT...   output goes to NAME.out and NAME.err
 //	daemon signal NAME SIGNAL
 //	daemon wait NAME EXITCODE
+//	daemon killplugins NAME         with SIGKILL
 func daemonCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: daemon start|signal|wait NAME ...")
@@ -101,8 +103,30 @@ func daemonCommand(ts *testscript.TestScript, neg bool, args []string) {
 		if code := p.cmd.ProcessState.ExitCode(); strconv.Itoa(code) != args[2] {
 			ts.Fatalf("%s exited with %d, want %s:\n%s", name, code, args[2], ts.ReadFile(name+".err"))
 		}
+	case "killplugins":
+		killPlugins(ts, w.daemons[name].cmd.Process.Pid)
 	default:
 		ts.Fatalf("no subcommand %q", args[0])
+	}
+}
+
+// killPlugins kills the children of a daemon, which are its plugins.
+func killPlugins(ts *testscript.TestScript, daemon int) {
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", daemon))
+	ts.Check(err)
+	killed := 0
+	for _, list := range lists {
+		text, err := os.ReadFile(list)
+		ts.Check(err)
+		for _, field := range strings.Fields(string(text)) {
+			pid, err := strconv.Atoi(field)
+			ts.Check(err)
+			ts.Check(syscall.Kill(pid, syscall.SIGKILL))
+			killed++
+		}
+	}
+	if killed == 0 {
+		ts.Fatalf("the daemon has no plugins")
 	}
 }
 
@@ -121,7 +145,7 @@ func startDaemon(ts *testscript.TestScript, w *world, name string, args []string
 			p.cmd.Env = append(p.cmd.Env, variable+"="+ts.Getenv(variable))
 		}
 	}
-	for _, variable := range []string{"ADDRESS", "NOTIFY_SOCKET", "TOPIC_URL", "MAIL_PORT", "MAIL_CA", "MAIL_USER", "MAIL_PASSWORD", "S3_URL"} {
+	for _, variable := range []string{"ADDRESS", "NOTIFY_SOCKET", "TOPIC_URL", "MAIL_PORT", "MAIL_CA", "MAIL_USER", "MAIL_PASSWORD", "S3_URL", "SFTP_PORT", "SFTP_USER", "SFTP_HOST_KEY", "S3_A", "S3_B", "SFTP_C", "SFTP_D", "AGE_KEY"} {
 		if value := ts.Getenv(variable); value != "" {
 			p.cmd.Env = append(p.cmd.Env, variable+"="+value)
 		}

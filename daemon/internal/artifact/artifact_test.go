@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"testing/iotest"
@@ -24,26 +25,27 @@ import (
 // fixture is a service on a database of its own.
 type fixture struct {
 	*Service
-	sql    *pgxpool.Pool
-	folder string
+	sql *pgxpool.Pool
+	url string
 }
 
-// eachBackend runs a test with the artifacts in the database and in a folder.
+// eachBackend runs a test with the artifacts in the database, in a folder and in
+// a bucket.
 func eachBackend(t *testing.T, test func(t *testing.T, f *fixture)) {
 	t.Parallel()
-	for _, name := range []string{"chunks", "folder"} {
+	for name, url := range map[string]func(t *testing.T) string{
+		"chunks": func(*testing.T) string { return "" },
+		"folder": func(t *testing.T) string { return "file://" + t.TempDir() + "/artifacts" },
+		"bucket": newBucket,
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			folder := ""
-			if name == "folder" {
-				folder = t.TempDir() + "/artifacts"
-			}
-			test(t, open(t, folder))
+			test(t, open(t, url(t)))
 		})
 	}
 }
 
-func open(t *testing.T, folder string) *fixture {
+func open(t *testing.T, url string) *fixture {
 	t.Helper()
 	db := pgtest.New(t)
 	s, err := store.Open(t.Context(), store.Options{URL: db.URL, MaxConns: 8})
@@ -51,10 +53,7 @@ func open(t *testing.T, folder string) *fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
-	o := Options{Store: s, MaxSize: 8 << 20, Retention: time.Hour, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))}
-	if folder != "" {
-		o.URL = "file://" + folder
-	}
+	o := Options{Store: s, URL: url, MaxSize: maxSize, Retention: time.Hour, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	service, err := Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -64,7 +63,7 @@ func open(t *testing.T, folder string) *fixture {
 			t.Error(err)
 		}
 	})
-	return &fixture{Service: service, sql: db.Pool(t), folder: folder}
+	return &fixture{Service: service, sql: db.Pool(t), url: url}
 }
 
 func (f *fixture) exec(t *testing.T, sql string, args ...any) {
@@ -150,8 +149,8 @@ func TestPutRefuses(t *testing.T) {
 			body      io.Reader
 			want      error
 		}{
-			"too large as announced": {Announced{Size: 8<<20 + 1}, bytes.NewReader(nil), ErrTooLarge},
-			"too large as it comes":  {Announced{Size: -1}, bytes.NewReader(noise(8<<20 + 1)), ErrTooLarge},
+			"too large as announced": {Announced{Size: maxSize + 1}, bytes.NewReader(nil), ErrTooLarge},
+			"too large as it comes":  {Announced{Size: -1}, bytes.NewReader(noise(maxSize + 1)), ErrTooLarge},
 			"shorter than announced": {Announced{Size: 5}, bytes.NewReader([]byte("1234")), ErrMismatch},
 			"another digest":         {Announced{Size: 4, SHA256: make([]byte, 32)}, bytes.NewReader([]byte("1234")), ErrMismatch},
 			"a broken body":          {Announced{Size: -1}, io.MultiReader(bytes.NewReader(noise(2<<20)), iotest.ErrReader(broken)), ErrBody},
@@ -179,12 +178,15 @@ func (f *fixture) wantEmpty(t *testing.T) {
 			t.Errorf("%s has %d rows, want none", table, n)
 		}
 	}
-	if f.folder == "" {
-		return
+	if folder, ok := strings.CutPrefix(f.url, "file://"); ok {
+		if left, err := os.ReadDir(folder); err != nil || len(left) != 0 {
+			t.Errorf("the folder holds %v, %v", left, err)
+		}
 	}
-	left, err := os.ReadDir(f.folder)
-	if err != nil || len(left) != 0 {
-		t.Errorf("the folder holds %v, %v", left, err)
+	if f.bucket != nil && f.bucket.parts != nil {
+		if objects, uploads := f.remains(t); objects != 0 || uploads != 0 {
+			t.Errorf("the bucket holds %d objects and the parts of %d uploads", objects, uploads)
+		}
 	}
 }
 
@@ -402,7 +404,7 @@ func TestURLs(t *testing.T) {
 
 func TestArtifactOfAnotherStore(t *testing.T) {
 	t.Parallel()
-	f := open(t, t.TempDir())
+	f := open(t, "file://"+t.TempDir())
 	a := f.put(t, []byte("1"))
 	elsewhere := "s3://other"
 	a.Location = &elsewhere

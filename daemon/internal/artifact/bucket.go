@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"gocloud.dev/blob"
 	"gocloud.dev/blob/fileblob"
 	"gocloud.dev/blob/s3blob"
@@ -45,6 +46,7 @@ type bucket struct {
 	// location names it for as long as it exists, whatever its parameters.
 	location string
 	folder   string // of a file URL
+	parts    *parts // of an s3 URL
 }
 
 func openBucket(ctx context.Context, text string) (*bucket, error) {
@@ -70,6 +72,10 @@ func openBucket(ctx context.Context, text string) (*bucket, error) {
 	mux.RegisterBucket(s3blob.Scheme, &s3blob.URLOpener{})
 	if b.Bucket, err = mux.OpenBucketURL(ctx, u); err != nil {
 		return nil, fmt.Errorf("opening the artifacts' bucket: %w", err)
+	}
+	var client *s3.Client
+	if b.As(&client) {
+		b.parts = &parts{client, u.Host, u.Query().Get("prefix")}
 	}
 	u.RawQuery = ""
 	b.location = u.String()
@@ -109,19 +115,26 @@ func (b *bucket) read(ctx context.Context, id string) (io.ReadCloser, error) {
 	return r, nil
 }
 
-// remove deletes an artifact, and what an interrupted write left in a folder.
-func (b *bucket) remove(ctx context.Context, id string) error {
+// remove deletes an artifact, and what an interrupted write left. It reports
+// whether another look is not needed.
+func (b *bucket) remove(ctx context.Context, id string) (gone bool, err error) {
+	gone = true
+	if b.parts != nil {
+		if gone, err = b.parts.remove(ctx, id); err != nil {
+			return false, fmt.Errorf("deleting from the artifacts' bucket: %w", err)
+		}
+	}
 	list := b.List(&blob.ListOptions{Prefix: id})
 	for {
 		object, err := list.Next(ctx)
 		if errors.Is(err, io.EOF) {
-			return nil
+			return gone, nil
 		}
 		if err == nil {
 			err = b.Delete(ctx, object.Key)
 		}
 		if err != nil {
-			return fmt.Errorf("deleting from the artifacts' bucket: %w", err)
+			return false, fmt.Errorf("deleting from the artifacts' bucket: %w", err)
 		}
 	}
 }

@@ -59,8 +59,8 @@ func (s *Service) remove(ctx context.Context, c *store.Condemned) error {
 		if s.bucket == nil || s.bucket.location != *c.Location {
 			return fmt.Errorf("deleting artifact %s: %w: it is in %s", c.ID, ErrElsewhere, *c.Location)
 		}
-		if err := s.bucket.remove(ctx, c.ID); err != nil {
-			return err
+		if gone, err := s.bucket.remove(ctx, c.ID); err != nil || !gone {
+			return err // the next sweep looks again
 		}
 	}
 	return s.store.DeleteArtifact(ctx, c.ID)

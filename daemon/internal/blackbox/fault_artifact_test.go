@@ -13,9 +13,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/deliveryd/deliveryd/daemon/internal/pglocal"
-	"github.com/deliveryd/deliveryd/daemon/internal/pglocal/pgtest"
 )
 
 // artifactSize is that of the files of these tests: many chunks, and more than
@@ -161,72 +158,6 @@ func TestFaultKillWhileArtifactsAreUploaded(t *testing.T) {
 	f.await("all deliveries", "select not exists (select 1 from delivery_queue)")
 
 	files.check(t, f.labels, digest)
-}
-
-// TestFaultKillPostgresWhileArtifactsMove kills PostgreSQL while a file is on its way
-// to four destinations and another is being uploaded: that upload is refused, and
-// each destination gets the first file whole after the restart.
-func TestFaultKillPostgresWhileArtifactsMove(t *testing.T) {
-	t.Parallel()
-	cluster := pgtest.Cluster(t, func(o *pglocal.Options) { o.Logger = nil })
-	f := newFleet(t, settings{database: pgtest.Migrated(t, cluster, "deliveryd")}, "a", "b", "c", "d")
-	files := newFileReceiver()
-	f.receiver.file = files.take
-	d := f.start()
-	id, digest := f.uploadArtifact(d, artifactSize)
-	hold := make(chan struct{})
-	files.setHold(hold)
-	f.submitArtifact(d, id)
-	files.awaitBegun(t, len(f.labels))
-
-	body, content := io.Pipe()
-	cut := f.beginUpload(d, body)
-	if _, err := io.CopyN(content, rand.NewChaCha8([32]byte{2}), 4<<20); err != nil {
-		t.Fatal(err)
-	}
-	if err := cluster.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	// What follows cannot be stored; the daemon may stop reading at any byte of it.
-	_, _ = io.CopyN(content, rand.NewChaCha8([32]byte{3}), 8<<20)
-	_ = content.Close()
-	if status := <-cut; status == http.StatusCreated {
-		t.Error("an upload that the database did not take was called stored")
-	}
-	files.setHold(nil)
-	close(hold)
-	if err := cluster.Restart(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	f.eventually("the file to be delivered", func() bool {
-		empty, err := f.look("select (not exists (select 1 from delivery_queue))::text")
-		return err == nil && empty == "true"
-	})
-	files.check(t, f.labels, digest)
-	if d.gone() {
-		t.Error("the daemon ended with its database")
-	}
-}
-
-// beginUpload uploads a body and sends the status of the answer, 0 for none.
-func (f *fleet) beginUpload(d *daemon, body io.Reader) <-chan int {
-	f.t.Helper()
-	req, err := http.NewRequestWithContext(f.t.Context(), http.MethodPost, d.url+"/v1/artifacts?name=cut.bin", body)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	req.Header.Set("Authorization", "Bearer "+f.token)
-	answered := make(chan int, 1)
-	go func() {
-		response, err := http.DefaultClient.Do(req)
-		if err != nil {
-			answered <- 0
-			return
-		}
-		_ = response.Body.Close()
-		answered <- response.StatusCode
-	}()
-	return answered
 }
 
 // check wants the file at every destination, and nowhere another.

@@ -44,6 +44,10 @@ type settings struct {
 	work time.Duration
 	// policy is what each destination's block has beside type and config. Defaults to nothing.
 	policy string
+	// plugins is the directory of plugins, by its name below binaries. Defaults to "plugins".
+	plugins string
+	// block is the inside of a destination's block. Defaults to a webhook at the receiver.
+	block func(label string) string
 }
 
 // fleet is some daemons on one database with one receiver.
@@ -133,21 +137,25 @@ defaults {
     cap  = "500ms"
   }
 }
-`, filepath.Join(binaries, "plugins"), organization, f.s.wake, lease, renew, f.s.concurrency)
+`, filepath.Join(binaries, or(f.s.plugins, "plugins")), organization, f.s.wake, lease, renew, f.s.concurrency)
 	for _, label := range f.labels {
-		fmt.Fprintf(&text, `
-destination %q %q {
+		block := f.s.block
+		if block == nil {
+			block = f.webhookBlock
+		}
+		fmt.Fprintf(&text, "\ndestination %q %q {%s\n%s\n}\n", organization, label, block(label), f.s.policy)
+	}
+	return text.String()
+}
+
+func (f *fleet) webhookBlock(label string) string {
+	return fmt.Sprintf(`
   type = "webhook"
   config {
     url     = "%s/%s"
     secret  = env("SECRET")
     timeout = "60s"
-  }
-  %s
-}
-`, organization, label, f.receiver.url, label, f.s.policy)
-	}
-	return text.String()
+  }`, f.receiver.url, label)
 }
 
 // start adds a daemon to the fleet and returns when it has its lease.

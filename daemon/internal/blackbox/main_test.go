@@ -40,6 +40,7 @@ func build(dir string) error {
 	for _, args := range [][]string{
 		append(daemon, "../../cmd/deliveryd"),
 		{"build", "-o", filepath.Join(dir, "plugins", "deliveryd-transport-webhook"), "../../../plugins/webhook"},
+		{"build", "-o", filepath.Join(dir, "files", "deliveryd-transport-sftp"), "../../../plugins/sftp"},
 	} {
 
 		cmd := exec.Command("go", args...)

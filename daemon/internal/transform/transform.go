@@ -158,7 +158,7 @@ func parseAge(key string) (age.Recipient, error) {
 	}
 	found, err := age.ParseRecipients(strings.NewReader(key))
 	if err != nil || len(found) != 1 {
-		return nil, errors.New(`that is no public key: want age1..., "ssh-ed25519 ...", or an armored OpenPGP public key, such as file("partner.asc")`)
+		return nil, errors.New(`that is no public key: want age1..., "ssh-ed25519 ...", or an armored OpenPGP public key, such as nonsensitive(file("partner.asc"))`)
 	}
 	return found[0], nil
 }
