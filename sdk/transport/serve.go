@@ -113,7 +113,10 @@ func serve(s *Server, log *slog.Logger) {
 		Logger:          hclog.NewNullLogger(),
 		GRPCServer: func(options []grpc.ServerOption) *grpc.Server {
 			grpcServer = grpc.NewServer(slices.Concat(options, serverOptions(), s.grpcOptions)...)
-			go watchLifeline(os.Stdin, s, grpcServer, stopped, log)
+			// Before the handshake: from then on the host may send signals.
+			if signals := lifelineSignals(os.Stdin); signals != nil {
+				go watchLifeline(os.Stdin, signals, s, grpcServer, stopped, log)
+			}
 			return grpcServer
 		},
 	}
@@ -135,17 +138,22 @@ func serverOptions() []grpc.ServerOption {
 	}
 }
 
-// watchLifeline ends the plugin when the host is gone. A standard input that is
-// no pipe, such as /dev/null or a terminal, is no lifeline: then signals act as
-// for any program.
-func watchLifeline(stdin *os.File, s *Server, g *grpc.Server, stopped <-chan struct{}, log *slog.Logger) {
+// lifelineSignals takes the signals that would end the process, where a lifeline
+// says when it is to end. A standard input that is no pipe, such as /dev/null or a
+// terminal, is no lifeline: then signals act as for any program.
+func lifelineSignals(stdin *os.File) <-chan os.Signal {
 	info, err := stdin.Stat()
 	if err != nil || info.Mode()&(os.ModeNamedPipe|os.ModeSocket) == 0 {
-		return
+		return nil
 	}
 	// Notify and not Ignore: ignored signals would be inherited by children.
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM)
+	return signals
+}
+
+// watchLifeline ends the plugin when the host is gone.
+func watchLifeline(stdin *os.File, signals <-chan os.Signal, s *Server, g *grpc.Server, stopped <-chan struct{}, log *slog.Logger) {
 	gone := make(chan struct{})
 	go func() {
 		_, _ = io.Copy(io.Discard, stdin)
