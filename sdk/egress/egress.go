@@ -14,6 +14,9 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode/utf8"
+
+	"golang.org/x/net/idna"
 )
 
 // Policy is the operator's word on targets that are not public.
@@ -103,15 +106,16 @@ func New(p Policy, options ...Option) (*Guard, error) {
 
 // DialContext dials like net.Dialer, refusing every address that Check refuses.
 func (g *Guard) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	host, _, err := net.SplitHostPort(address)
+	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, fmt.Errorf("dialling %q: %w", address, err)
 	}
+	host = ascii(host)
 	dialer := g.dialer // a copy: Control knows the host of this call
 	dialer.ControlContext = func(_ context.Context, network, address string, _ syscall.RawConn) error {
 		return g.control(host, network, address)
 	}
-	return dialer.DialContext(ctx, network, address)
+	return dialer.DialContext(ctx, network, net.JoinHostPort(host, port))
 }
 
 func (g *Guard) control(host, network, address string) error {
@@ -132,7 +136,7 @@ func (g *Guard) Resolve(ctx context.Context, host string) ([]netip.Addr, error) 
 	if resolver == nil {
 		resolver = net.DefaultResolver
 	}
-	return resolver.LookupNetIP(ctx, "ip", host)
+	return resolver.LookupNetIP(ctx, "ip", ascii(host))
 }
 
 // Check decides about one address of host; the error is a *BlockedError.
@@ -151,5 +155,17 @@ func (g *Guard) Check(host string, address netip.Addr) error {
 }
 
 func normalHost(host string) string {
-	return strings.ToLower(strings.TrimSuffix(host, "."))
+	return strings.ToLower(strings.TrimSuffix(ascii(host), "."))
+}
+
+// ascii gives an international name in the form in which DNS has it, as net/http
+// does; anything else stays as it is.
+func ascii(host string) string {
+	if !strings.ContainsFunc(host, func(r rune) bool { return r >= utf8.RuneSelf }) {
+		return host
+	}
+	if name, err := idna.Lookup.ToASCII(host); err == nil {
+		return name
+	}
+	return host
 }

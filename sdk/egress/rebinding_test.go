@@ -1,60 +1,15 @@
 package egress_test
 
 import (
-	"context"
 	"errors"
 	"net"
 	"net/netip"
 	"sync/atomic"
 	"testing"
 
-	"golang.org/x/net/dns/dnsmessage"
-
 	"github.com/deliveryd/deliveryd/sdk/egress"
+	"github.com/deliveryd/deliveryd/sdk/plugintest/nameserver"
 )
-
-// rebinder is a name server whose first answer is harmless and whose later ones
-// point inside.
-func rebinder(t *testing.T, first, then netip.Addr) (*net.Resolver, *atomic.Int32) {
-	t.Helper()
-	socket, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = socket.Close() })
-	asked := new(atomic.Int32)
-	go func() {
-		buffer := make([]byte, 1500)
-		for {
-			n, from, err := socket.ReadFrom(buffer)
-			if err != nil {
-				return
-			}
-			var query dnsmessage.Message
-			if query.Unpack(buffer[:n]) != nil || len(query.Questions) != 1 {
-				continue
-			}
-			reply := dnsmessage.Message{Header: dnsmessage.Header{ID: query.ID, Response: true, RecursionAvailable: true}, Questions: query.Questions}
-			if q := query.Questions[0]; q.Type == dnsmessage.TypeA {
-				address := then
-				if asked.Add(1) == 1 {
-					address = first
-				}
-				reply.Answers = []dnsmessage.Resource{{
-					Header: dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class},
-					Body:   &dnsmessage.AResource{A: address.As4()},
-				}}
-			}
-			packed, err := reply.Pack()
-			if err == nil {
-				_, _ = socket.WriteTo(packed, from)
-			}
-		}
-	}()
-	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "udp", socket.LocalAddr().String())
-	}}, asked
-}
 
 func TestRebindingIsRefusedAtConnectTime(t *testing.T) {
 	t.Parallel()
@@ -65,7 +20,13 @@ func TestRebindingIsRefusedAtConnectTime(t *testing.T) {
 	t.Cleanup(func() { _ = listener.Close() })
 	_, port, _ := net.SplitHostPort(listener.Addr().String())
 	public := netip.MustParseAddr("93.184.215.14")
-	resolver, asked := rebinder(t, public, netip.MustParseAddr("127.0.0.1"))
+	var asked atomic.Int32
+	resolver := nameserver.Resolver(t, func(string) netip.Addr {
+		if asked.Add(1) == 1 {
+			return public
+		}
+		return netip.MustParseAddr("127.0.0.1")
+	})
 	g := guard(t, egress.Policy{}, egress.WithResolver(resolver))
 
 	// A check by name, as a naive guard does it, is satisfied ...
@@ -81,5 +42,45 @@ func TestRebindingIsRefusedAtConnectTime(t *testing.T) {
 	}
 	if asked.Load() < 2 {
 		t.Errorf("the name was resolved %d times; the test proves nothing", asked.Load())
+	}
+}
+
+// TestInternationalNames: they are asked for in their ASCII form, by whoever dials
+// and resolves, and the operator may write them either way.
+func TestInternationalNames(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	resolver := nameserver.Resolver(t, func(name string) netip.Addr {
+		if name == "xn--bcher-kva.example" {
+			return netip.MustParseAddr("127.0.0.1")
+		}
+		return netip.Addr{}
+	})
+	for _, allowed := range []string{"Bücher.example", "xn--bcher-kva.example"} {
+		g := guard(t, egress.Policy{AllowHosts: []string{allowed}}, egress.WithResolver(resolver))
+		for _, host := range []string{"bücher.example", "BÜCHER.example.", "xn--bcher-kva.example"} {
+			if found, err := g.Resolve(t.Context(), host); err != nil || len(found) != 1 || g.Check(host, found[0]) != nil {
+				t.Errorf("%s, allowed as %s: %v, %v", host, allowed, found, err)
+			}
+			conn, err := g.DialContext(t.Context(), "tcp", net.JoinHostPort(host, port))
+			if err != nil {
+				t.Errorf("%s, allowed as %s: %v", host, allowed, err)
+				continue
+			}
+			_ = conn.Close()
+		}
+	}
+	// What looks like an address after the conversion is judged as one.
+	closed := guard(t, egress.Policy{}, egress.WithResolver(resolver))
+	for _, host := range []string{"１２７.0.0.1", "127。0。0。1", "⑫⑦.⓪.⓪.①"} {
+		var blocked *egress.BlockedError
+		if _, err := closed.DialContext(t.Context(), "tcp", net.JoinHostPort(host, port)); !errors.As(err, &blocked) {
+			t.Errorf("%s: %v; want it blocked", host, err)
+		}
 	}
 }
