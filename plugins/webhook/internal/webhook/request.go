@@ -39,7 +39,7 @@ func staticHeader(c *Config) (h http.Header, credentials []string) {
 	}
 	switch {
 	case c.Basic != nil:
-		secret("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(c.Basic.Username+":"+c.Basic.Password)))
+		secret("Authorization", "Basic "+basicCredentials(c.Basic))
 	case c.Bearer != nil:
 		secret("Authorization", "Bearer "+c.Bearer.Token)
 	case c.APIKey != nil:
@@ -52,6 +52,10 @@ func staticHeader(c *Config) (h http.Header, credentials []string) {
 	}
 	// What people call credentials in a plain header is one all the same.
 	return h, append(credentials, "Authorization", "Cookie")
+}
+
+func basicCredentials(b *Basic) string {
+	return base64.StdEncoding.EncodeToString([]byte(b.Username + ":" + b.Password))
 }
 
 func metadataHeaders(configured map[string]string) (list []metadataHeader) {

@@ -1,7 +1,6 @@
 package webhook
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -31,17 +30,15 @@ const (
 
 // answered turns a response into a receipt or a classified error.
 func (w *webhook) answered(receipt transport.Receipt, response *http.Response, token string) (transport.Receipt, error) {
-	excerpt := w.redact.clean(w.read(response))
-	if token != "" {
-		excerpt = bytes.ReplaceAll(excerpt, []byte(token), []byte("[redacted]"))
-	}
+	excerpt := w.read(response)
+	excerpt = w.redact.clean(excerpt, token, len(excerpt) == maxExcerpt)
 	status := response.StatusCode
 	if w.tokens != nil && status != http.StatusUnauthorized {
 		w.tokens.Confirm(token)
 	}
 	if status/100 == 2 {
 		receipt.Status, receipt.Excerpt = status, excerpt
-		receipt.Reference = reference(response.Header, excerpt)
+		receipt.Reference = string(w.redact.clean([]byte(reference(response.Header, excerpt)), token, false))
 		return receipt, nil
 	}
 	err := w.refused(response, excerpt, time.Now())
@@ -88,7 +85,7 @@ func (w *webhook) refused(response *http.Response, excerpt []byte, now time.Time
 	}
 	err := errors.New("the peer answered " + statusText(status))
 	if status/100 == 3 {
-		err = fmt.Errorf("%w and points to %s; redirects are not followed", err, location(response))
+		err = fmt.Errorf("%w and points to %s; redirects are not followed", err, w.redact.clean([]byte(location(response)), "", false))
 	}
 	return transport.Classify(class, err, options...)
 }

@@ -1,7 +1,6 @@
 package webhook
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net/textproto"
@@ -116,46 +115,4 @@ func (s *signer) sign(a *attempt, id string, at time.Time) ([]string, error) {
 		a.custom = string(custom.Append(room[:0], id, at.Unix(), a.bytes))
 	}
 	return used, nil
-}
-
-// redactor removes secrets that a peer sends back.
-type redactor struct{ secrets [][]byte }
-
-func newRedactor(kept []transport.Secret, c *Config) *redactor {
-	r := &redactor{}
-	for _, s := range kept {
-		r.add(s.Key)
-	}
-	r.add(c.Secret)
-	for _, value := range c.SecretHeaders {
-		r.add(value)
-	}
-	switch {
-	case c.Basic != nil:
-		r.add(c.Basic.Password)
-	case c.Bearer != nil:
-		r.add(c.Bearer.Token)
-	case c.APIKey != nil:
-		r.add(c.APIKey.Value)
-	case c.OAuth2 != nil:
-		r.add(c.OAuth2.ClientSecret)
-	}
-	return r
-}
-
-// add ignores what is too short to be a secret: replacing it would only
-// destroy the excerpt.
-func (r *redactor) add(secret string) {
-	if len(secret) >= 8 {
-		r.secrets = append(r.secrets, []byte(secret))
-	}
-}
-
-func (r *redactor) clean(text []byte) []byte {
-	for _, secret := range r.secrets {
-		if bytes.Contains(text, secret) {
-			text = bytes.ReplaceAll(text, secret, []byte("[redacted]"))
-		}
-	}
-	return text
 }
