@@ -7,36 +7,58 @@ import (
 	"github.com/deliveryd/deliveryd/daemon/internal/secret"
 )
 
-// TestRoles is the table of who may do what, from the outside.
-func TestRoles(t *testing.T) {
-	t.Parallel()
-	operations := []struct {
-		method, path, body string
-		roles              string
-		fleet              bool // only with a key of all organizations
-	}{
+// guardedOperation is an operation and the roles that may call it.
+type guardedOperation struct {
+	method, path, body string
+	roles              string
+	fleet              bool // only with a key of all organizations
+}
+
+func guardedOperations() []guardedOperation {
+	const secrets = "/v1/destinations/billing/secrets"
+	return []guardedOperation{
 		{"POST", "/v1/deliveries", goodBody, "admin producer", false},
 		{"POST", "/v1/deliveries/batch", `{"deliveries":[` + goodBody + `]}`, "admin producer", false},
 		{"GET", "/v1/deliveries", "", "admin operator producer viewer", false},
 		{"GET", "/v1/deliveries/dlv_1", "", "admin operator producer viewer", false},
 		{"POST", "/v1/deliveries/dlv_1/cancel", "", "admin operator", false},
 		{"POST", "/v1/deliveries/dlv_1/replay", "", "admin operator", false},
-		{"POST", "/v1/destinations/billing/replay", "", "admin operator", false},
+		{"POST", "/v1/artifacts?name=a", "text", "admin producer", false},
+		{"GET", "/v1/artifacts", "", "admin operator producer viewer", false},
+		{"GET", "/v1/artifacts/art_1", "", "admin operator producer viewer", false},
 		{"GET", "/v1/destinations", "", "admin operator producer viewer", false},
+		{"POST", "/v1/destinations", `{"label":"a","type":"webhook","config":{}}`, "admin", false},
 		{"GET", "/v1/destinations/billing", "", "admin operator producer viewer", false},
+		{"PATCH", "/v1/destinations/billing", "{}", "admin", false},
+		{"DELETE", "/v1/destinations/billing", "", "admin", false},
+		{"POST", "/v1/destinations/billing/enable", "", "admin operator", false},
+		{"POST", "/v1/destinations/billing/disable", "", "admin operator", false},
 		{"POST", "/v1/destinations/billing/pause", "", "admin operator", false},
 		{"POST", "/v1/destinations/billing/resume", "", "admin operator", false},
 		{"POST", "/v1/destinations/billing/test", "", "admin operator", false},
+		{"POST", "/v1/destinations/billing/replay", "", "admin operator", false},
 		{"POST", "/v1/destinations/billing/circuit-breaker/open", "", "admin operator", false},
 		{"POST", "/v1/destinations/billing/circuit-breaker/close", "", "admin operator", false},
+		{"GET", secrets, "", "admin operator viewer", false},
+		{"POST", secrets, "", "admin", false},
+		{"POST", secrets + "/rotate", "", "admin", false},
+		{"PATCH", secrets + "/whs_1", "{}", "admin", false},
+		{"DELETE", secrets + "/whs_1", "", "admin", false},
 		{"GET", "/v1/alerts", "", "admin operator viewer", false},
 		{"POST", "/v1/alerts/alr_1/acknowledge", "", "admin operator", false},
 		{"POST", "/v1/alerts/alr_1/resolve", "", "admin operator", false},
 		{"GET", "/v1/lanes", "", "admin operator viewer", false},
+		{"GET", "/v1/audit", "", "admin", false},
 		{"GET", "/v1/plugins", "", "admin operator viewer", true},
+		{"POST", "/v1/keys/rotate", "", "admin", true},
 		{"POST", "/v1/reload", "", "admin", true},
 		{"GET", "/metrics", "", "admin operator viewer", true},
 	}
+}
+
+// TestRoles is the table of who may do what, from the outside.
+func TestRoles(t *testing.T) {
+	t.Parallel()
 	for _, role := range []Role{Admin, Operator, Producer, Viewer} {
 		t.Run(string(role), func(t *testing.T) {
 			t.Parallel()
@@ -46,16 +68,21 @@ func TestRoles(t *testing.T) {
 				t.Fatal(err)
 			}
 			a.SetKeys(keys)
-			for _, op := range operations {
+			for _, op := range guardedOperations() {
 				may := strings.Contains(" "+op.roles+" ", " "+string(role)+" ")
-				path := op.path
+				named := op.path
 				if !op.fleet {
-					path += "?organization=globex"
+					named += map[bool]string{true: "&", false: "?"}[strings.Contains(op.path, "?")] + "organization=globex"
 				}
 				for _, try := range []struct {
 					token, path string
 					may         bool
-				}{{"token-of-one-organization", op.path, may && !op.fleet}, {"token-of-all-of-them", path, may}} {
+				}{
+					{"token-of-one-organization", op.path, may && !op.fleet},
+					{"token-of-all-of-them", named, may},
+					// What belongs to another organization is closed to every role.
+					{"token-of-one-organization", named, may && !op.fleet && named == op.path},
+				} {
 					got := call(t, a, op.method, try.path, try.token, op.body)
 					if got.status < 300 != try.may || !try.may && got.problem.Code != CodeForbidden {
 						t.Errorf("%s %s with %s: %d %s, want allowed %v", op.method, try.path, try.token, got.status, got.body, try.may)
@@ -63,6 +90,25 @@ func TestRoles(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestRolesCoverEveryOperation keeps the table of TestRoles whole.
+func TestRolesCoverEveryOperation(t *testing.T) {
+	t.Parallel()
+	known := map[string]bool{}
+	for _, op := range guardedOperations() {
+		path, _, _ := strings.Cut(op.path, "?")
+		known[op.method+" "+path] = true
+	}
+	names := strings.NewReplacer("{ref}", "billing", "/secrets/{id}", "/secrets/whs_1", "/deliveries/{id}", "/deliveries/dlv_1",
+		"/artifacts/{id}", "/artifacts/art_1", "/alerts/{id}", "/alerts/alr_1")
+	for path, item := range newTestAPI(t, &fake{}).huma.OpenAPI().Paths {
+		for method, op := range map[string]string{"GET": id(item.Get), "POST": id(item.Post), "PUT": id(item.Put), "PATCH": id(item.Patch), "DELETE": id(item.Delete)} {
+			if op != "" && !known[method+" "+names.Replace(path)] {
+				t.Errorf("%s %s (%s) is not in the table of roles", method, names.Replace(path), op)
+			}
+		}
 	}
 }
 
