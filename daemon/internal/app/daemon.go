@@ -23,7 +23,6 @@ import (
 	"github.com/deliveryd/deliveryd/daemon/internal/engine"
 	"github.com/deliveryd/deliveryd/daemon/internal/lease"
 	"github.com/deliveryd/deliveryd/daemon/internal/pluginhost"
-	"github.com/deliveryd/deliveryd/daemon/internal/secret"
 	"github.com/deliveryd/deliveryd/daemon/internal/store"
 	"github.com/deliveryd/deliveryd/daemon/internal/telemetry"
 )
@@ -59,6 +58,9 @@ type daemon struct {
 	// dispatching is engine for the plugin host, which calls from its own
 	// goroutines and starts before it.
 	dispatching atomic.Pointer[engine.Engine]
+
+	// forgetSecrets ends what the log knows of configurations.
+	forgetSecrets func()
 
 	// failed receives what ends the daemon by itself.
 	failed chan error
@@ -114,7 +116,7 @@ func newDaemon(o Options, cfg *config.Config) (*daemon, error) {
 		log:      telemetry.NewLog(telemetry.Options{Output: o.Stderr, Level: level, Format: format}),
 		registry: telemetry.NewRegistry(o.Version, o.Revision),
 	}
-	d.log.SetRedactor(secret.NewRedactor(secretsOf(cfg)...))
+	d.knowSecrets(cfg)
 	d.reloads = telemetry.NewReload(d.registry)
 	d.reloads.Done(time.Now(), nil)
 	return d, nil
@@ -221,7 +223,8 @@ func (d *daemon) migrate(ctx context.Context) error {
 }
 
 func (d *daemon) startPlugins(ctx context.Context) (err error) {
-	options := hostOptions(d.cfg, d.log.Logger, d.o.Version, d.redact)
+	options := hostOptions(d.cfg, d.log.Logger, d.o.Version)
+	options.Redact, options.RedactShown = d.log.Redact, d.log.RedactShown
 	options.OnChange = func(transport string, ready bool, _ string) {
 		if e := d.dispatching.Load(); e != nil { // else it will ask when it starts
 			e.TransportChanged(transport, ready)
@@ -255,7 +258,7 @@ func (d *daemon) startDestinations(ctx context.Context) error {
 	d.notifier = store.NewNotifier(d.store, d.log.Logger)
 	d.directory = destination.NewRegistry(destination.Options{
 		Store: d.store, Transports: d.host, Box: box, Defaults: d.cfg.Defaults,
-		Announce: d.notifier.DestinationChanged, Logger: d.log.Logger,
+		Announce: d.notifier.DestinationChanged, Know: d.log.Know, Logger: d.log.Logger,
 	})
 	report, err := d.directory.Apply(ctx, declarations(d.cfg))
 	if err != nil {
@@ -355,8 +358,15 @@ func (d *daemon) config() *config.Config {
 	return d.cfg
 }
 
-// redact removes the secrets of the configuration in use from a plugin's text.
-func (d *daemon) redact(text string) string { return d.log.Redact(text) }
+// knowSecrets keeps the secrets of a configuration and of the one in use out of
+// the log.
+func (d *daemon) knowSecrets(cfg *config.Config) {
+	forget := d.forgetSecrets
+	d.forgetSecrets = d.log.Know(append(secretsOf(d.cfg), secretsOf(cfg)...)...)
+	if forget != nil {
+		forget()
+	}
+}
 
 func apiKeys(cfg *config.Config) (*api.Keys, error) {
 	keys := make([]api.Key, len(cfg.APIKeys))

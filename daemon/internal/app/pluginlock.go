@@ -44,7 +44,7 @@ func LockPlugins(ctx context.Context, o Options, path string) (*Lock, error) {
 	if path == "" {
 		path = lockPath(o.ConfigPaths[0])
 	}
-	options := hostOptions(cfg, slog.New(slog.DiscardHandler), o.Version, nil)
+	options := hostOptions(cfg, slog.New(slog.DiscardHandler), o.Version)
 	if err := unpin(cfg, options.Plugins, path); err != nil {
 		return nil, err
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 // hostOptions says how to run the plugins of a configuration.
-func hostOptions(cfg *config.Config, log *slog.Logger, version string, redact func(string) string) pluginhost.Options {
+func hostOptions(cfg *config.Config, log *slog.Logger, version string) pluginhost.Options {
 	return pluginhost.Options{
 		Directory:   cfg.Plugins.Directory,
 		StateDir:    cfg.Plugins.StateDir,
@@ -21,7 +21,6 @@ func hostOptions(cfg *config.Config, log *slog.Logger, version string, redact fu
 		HostVersion: version,
 		Plugins:     pluginOptions(cfg),
 		Egress:      egressPolicy(cfg),
-		Redact:      redact,
 	}
 }
 
@@ -80,7 +79,7 @@ func Plugins(ctx context.Context, o Options) ([]api.Plugin, error) {
 	if found.HasErrors() {
 		return nil, &ConfigError{found}
 	}
-	list, err := pluginStatus(ctx, hostOptions(cfg, slog.New(slog.DiscardHandler), o.Version, nil))
+	list, err := pluginStatus(ctx, hostOptions(cfg, slog.New(slog.DiscardHandler), o.Version))
 	return pluginViews(list), err
 }
 

@@ -17,7 +17,6 @@ import (
 	"github.com/deliveryd/deliveryd/daemon/internal/config"
 	"github.com/deliveryd/deliveryd/daemon/internal/destination"
 	"github.com/deliveryd/deliveryd/daemon/internal/pluginhost"
-	"github.com/deliveryd/deliveryd/daemon/internal/secret"
 	"github.com/deliveryd/deliveryd/daemon/internal/telemetry"
 )
 
@@ -206,7 +205,7 @@ func pluginFindings(cfg *config.Config, swap *pluginhost.Swap) config.Diagnostic
 // learn makes the log keep the secrets of a configuration and of the one in use.
 // Those of a refused one stay: a plugin may still speak of them.
 func (d *daemon) learn(cfg *config.Config) func() {
-	return func() { d.log.SetRedactor(secret.NewRedactor(append(secretsOf(d.cfg), secretsOf(cfg)...)...)) }
+	return func() { d.knowSecrets(cfg) }
 }
 
 // prepareProblem tells settings of plugins that cannot be used from a daemon that

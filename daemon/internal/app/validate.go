@@ -42,7 +42,7 @@ func Validate(ctx context.Context, o Options, testConnections bool) (*Validated,
 	if len(cfg.Destinations) == 0 {
 		return &Validated{Diagnostics: found}, nil
 	}
-	host, err := startHost(ctx, hostOptions(cfg, slog.New(slog.DiscardHandler), o.Version, nil))
+	host, err := startHost(ctx, hostOptions(cfg, slog.New(slog.DiscardHandler), o.Version))
 	if err != nil {
 		return &Validated{Diagnostics: found.Join(cfg.Place(noPlugins(cfg, err)))}, nil
 	}
@@ -174,7 +174,7 @@ func Show(ctx context.Context, o Options) (*config.Config, config.Diagnostics, e
 	if err != nil || found.HasErrors() || len(cfg.Destinations) == 0 {
 		return cfg, found, err
 	}
-	host, err := startHost(ctx, hostOptions(cfg, slog.New(slog.DiscardHandler), o.Version, nil))
+	host, err := startHost(ctx, hostOptions(cfg, slog.New(slog.DiscardHandler), o.Version))
 	if err != nil {
 		warning := noPlugins(cfg, err)
 		warning.Severity = config.SeverityWarning

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/deliveryd/deliveryd/daemon/internal/breaker"
 	"github.com/deliveryd/deliveryd/daemon/internal/pluginhost"
+	"github.com/deliveryd/deliveryd/daemon/internal/secret"
 	transportv1 "github.com/deliveryd/deliveryd/gen/transport/v1"
 	"github.com/deliveryd/deliveryd/sdk/schema"
 )
@@ -41,7 +43,8 @@ type instances struct {
 type instance struct {
 	turn   chan struct{}
 	opened bool
-	gone   bool // closed, and out of the map
+	forget func() // its secrets; set while it is open
+	gone   bool   // closed, and out of the map
 }
 
 // take returns the instance of a key with its turn.
@@ -91,29 +94,39 @@ func (r *Registry) Open(ctx context.Context, d *Destination) (*transportv1.Insta
 	if i.opened {
 		return ref, nil
 	}
-	if err := r.openAs(ctx, d, ref); err != nil {
+	if _, i.forget, err = r.openAs(ctx, d, ref); err != nil {
 		return nil, err
 	}
 	i.opened = true
 	return ref, nil
 }
 
-// openAs opens d under a name.
-func (r *Registry) openAs(ctx context.Context, d *Destination, ref *transportv1.InstanceRef) error {
-	req, err := r.openRequest(ctx, d, ref)
+// openAs opens d under a name and returns its secrets, which are kept out of the
+// log until forget is called.
+func (r *Registry) openAs(ctx context.Context, d *Destination, ref *transportv1.InstanceRef) (secrets []string, forget func(), err error) {
+	req, secrets, err := r.openRequest(ctx, d, ref)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	err = r.transports.Open(ctx, d.Type, req)
+	forget = r.know(secrets...)
+	if err := r.openInstance(ctx, d, req, secrets); err != nil {
+		forget()
+		return nil, nil, err
+	}
+	return secrets, forget, nil
+}
+
+func (r *Registry) openInstance(ctx context.Context, d *Destination, req *transportv1.OpenRequest, secrets []string) error {
+	err := r.transports.Open(ctx, d.Type, req)
 	var refused *pluginhost.DiagnosticsError
 	switch {
 	case err == nil:
 		return nil
 	case errors.As(err, &refused):
-		return &ConfigError{Destination: d.key(), Diagnostics: refused.Diagnostics}
+		return &ConfigError{Destination: d.key(), Diagnostics: scrubDiagnostics(refused.Diagnostics, secrets)}
 	case errors.Is(err, pluginhost.ErrUnavailable):
 		// The host would open it when the plugin is back; who wants it then asks again.
-		_ = r.transports.Close(ctx, d.Type, ref)
+		_ = r.transports.Close(ctx, d.Type, req.GetInstance())
 	}
 	return fmt.Errorf("opening %s: %w", d.key(), unavailable(err))
 }
@@ -126,31 +139,37 @@ func unavailable(err error) error {
 	return err
 }
 
-func (r *Registry) openRequest(ctx context.Context, d *Destination, ref *transportv1.InstanceRef) (*transportv1.OpenRequest, error) {
+// openRequest makes the request that opens d, and lists the secrets in it.
+func (r *Registry) openRequest(ctx context.Context, d *Destination, ref *transportv1.InstanceRef) (_ *transportv1.OpenRequest, secrets []string, err error) {
 	if d.broken != nil {
-		return nil, &ConfigError{Destination: d.key(), Err: d.broken}
+		return nil, nil, &ConfigError{Destination: d.key(), Err: d.broken}
 	}
 	described, err := r.transports.Describe(d.Type)
 	if err != nil {
-		return nil, fmt.Errorf("opening %s: %w", d.key(), unavailable(err))
+		return nil, nil, fmt.Errorf("opening %s: %w", d.key(), unavailable(err))
 	}
 	plain, err := r.box.OpenPaths(d.sealed, d.place())
 	if err != nil {
-		return nil, &ConfigError{Destination: d.key(), Err: err}
+		return nil, nil, &ConfigError{Destination: d.key(), Err: err}
 	}
 	// Another program's row may lack defaults, and a newer plugin may want more.
 	filled, found := schema.Check(described.GetSchema(), plain)
 	if found.HasErrors() {
-		return nil, &ConfigError{Destination: d.key(), Diagnostics: found.Proto()}
+		return nil, nil, &ConfigError{Destination: d.key(), Diagnostics: found.Proto()}
 	}
-	secrets, err := r.signingSecrets(ctx, d)
+	signing, err := r.signingSecrets(ctx, d)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	// Not the schema's alone: a configuration file may have any attribute from env().
+	secrets = secret.TextsAt(filled, slices.Concat(SecretPaths(described.GetSchema()), secret.SealedAt(d.sealed)))
+	for _, one := range signing {
+		secrets = append(secrets, one.GetKey())
 	}
 	return &transportv1.OpenRequest{
-		Instance: ref, Config: &transportv1.Config{Json: filled}, Concurrency: uint32(d.Settings.Concurrency), Secrets: secrets,
+		Instance: ref, Config: &transportv1.Config{Json: filled}, Concurrency: uint32(d.Settings.Concurrency), Secrets: signing,
 		OrganizationId: d.OrganizationID, Label: d.Label,
-	}, nil
+	}, secrets, nil
 }
 
 func (r *Registry) signingSecrets(ctx context.Context, d *Destination) ([]*transportv1.Secret, error) {
@@ -195,7 +214,12 @@ func (r *Registry) neverUnsigned(ctx context.Context, d *Destination) error {
 // Release says that nothing of an instance is in flight any more and that nothing
 // will be sent through it. It is closed in the background.
 func (r *Registry) Release(transport string, ref *transportv1.InstanceRef) {
+	r.release(transport, ref, func() {})
+}
+
+func (r *Registry) release(transport string, ref *transportv1.InstanceRef, closed func()) {
 	r.closing.Go(func() {
+		defer closed()
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 		defer cancel()
 		key := keyOf(transport, ref)
@@ -204,6 +228,9 @@ func (r *Registry) Release(transport string, ref *transportv1.InstanceRef) {
 			defer r.instance.put(key, i)
 			i.opened = false
 			err = r.transports.Close(ctx, transport, ref)
+			if i.forget != nil {
+				i.forget()
+			}
 		}
 		if err != nil {
 			r.log.Warn("closing an instance of a destination", "transport", transport, "instance", ref.GetId(), "generation", ref.GetGeneration(), "error", err)
@@ -248,14 +275,16 @@ func (r *Registry) Check(ctx context.Context, d *Destination) (ok bool, reason s
 
 func (r *Registry) test(ctx context.Context, d *Destination, ping bool) (*transportv1.TestConnectionResponse, error) {
 	name := &transportv1.InstanceRef{Id: "test-" + strconv.Itoa(int(d.ID)) + "-" + rand.Text()[:8], Generation: uint64(d.Generation)}
-	if err := r.openAs(ctx, d, name); err != nil {
+	secrets, forget, err := r.openAs(ctx, d, name)
+	if err != nil {
 		return nil, err
 	}
-	defer r.Release(d.Type, name)
+	defer r.release(d.Type, name, forget)
 	answer, err := r.transports.TestConnection(ctx, d.Type, name, ping)
 	if err != nil {
 		return nil, fmt.Errorf("testing %s: %w", d.key(), unavailable(err))
 	}
+	scrubSteps(answer.GetSteps(), secrets)
 	return answer, nil
 }
 

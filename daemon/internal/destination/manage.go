@@ -198,18 +198,20 @@ func (r *Registry) sealedConfig(ctx context.Context, organization, label, transp
 		config = []byte("{}")
 	}
 	paths := SecretPaths(described.GetSchema())
-	for _, one := range secret.TextsAt(config, paths) {
+	secrets := secret.TextsAt(config, paths)
+	for _, one := range secrets {
 		if secret.IsRedacted(one) {
 			return "", invalid("/config", "has %s in the place of a secret that there is not: give the secret itself", one)
 		}
 	}
+	defer r.know(secrets...)() // the plugin may log what it is given
 	filled, found := schema.Check(described.GetSchema(), config)
 	if !found.HasErrors() {
 		said, err := r.transports.Validate(ctx, transport, filled)
 		if err != nil {
 			return "", unavailable(err)
 		}
-		found = append(found, schema.FromProto(said)...)
+		found = append(found, schema.FromProto(scrubDiagnostics(said, secrets))...)
 	}
 	if err := invalidConfig(found); err != nil {
 		return "", err

@@ -57,6 +57,9 @@ type Options struct {
 	// Announce tells other daemons that a destination changed; it must not wait.
 	// Defaults to nothing: they find it by polling.
 	Announce func(id int32)
+	// Know keeps secrets out of the log and of what plugins say until forget is
+	// called. Defaults to nothing.
+	Know func(secrets ...string) (forget func())
 	// Logger is required.
 	Logger *slog.Logger
 }
@@ -68,6 +71,7 @@ type Registry struct {
 	box        *secret.Box
 	log        *slog.Logger
 	announce   func(int32)
+	know       func(...string) func()
 	settings   atomic.Pointer[Settings]
 	onChange   atomic.Pointer[func(int32)]
 	lines      atomic.Pointer[map[store.DestinationKey]place]
@@ -94,12 +98,15 @@ type entry[T any] struct {
 // it nothing is cached for longer than 5 seconds.
 func NewRegistry(o Options) *Registry {
 	r := &Registry{
-		store: o.Store, transports: o.Transports, box: o.Box, log: o.Logger, announce: o.Announce,
+		store: o.Store, transports: o.Transports, box: o.Box, log: o.Logger, announce: o.Announce, know: o.Know,
 		byID: newCache[int32, *Destination](), byLabel: newCache[store.DestinationKey, int32](), missing: newCache[store.DestinationKey, struct{}](), ofOrg: newCache[string, []int32](),
 		kick: make(chan struct{}, 1), instance: instances{open: map[instanceKey]*instance{}},
 	}
 	if r.announce == nil {
 		r.announce = func(int32) {}
+	}
+	if r.know == nil {
+		r.know = func(...string) func() { return func() {} }
 	}
 	r.settings.Store(&o.Defaults)
 	r.OnChange(func(int32) {})

@@ -108,7 +108,7 @@ func (p *plugins) TestConnection(_ context.Context, _ string, ref *transportv1.I
 	}
 	answer := &transportv1.TestConnectionResponse{Steps: []*transportv1.TestStep{{Name: "dns", Ok: true}}}
 	if p.failed != "" {
-		answer.Steps = append(answer.Steps, &transportv1.TestStep{Name: p.failed})
+		answer.Steps = append(answer.Steps, &transportv1.TestStep{Name: p.failed, Detail: p.failed, Failure: &transportv1.Failure{Message: p.failed}})
 	}
 	return answer, nil
 }

@@ -188,6 +188,7 @@ func (r *Registry) addSecret(ctx context.Context, organization, ref, action stri
 	if err != nil {
 		return Secret{}, "", err
 	}
+	defer r.know(value)()
 	fresh, err := r.sealedSecret(value, algorithm, by.Actor)
 	if err != nil {
 		return Secret{}, "", err

@@ -154,7 +154,7 @@ func (p *process) notSent(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("delivering by %q: %w", p.name, context.Cause(ctx))
 	}
-	return fmt.Errorf("transport %q: %w: %s", p.name, ErrUnavailable, p.log.clean(status.Convert(err).Message(), maxTextBytes))
+	return fmt.Errorf("transport %q: %w: %s", p.name, ErrUnavailable, p.log.shown(status.Convert(err).Message(), maxTextBytes))
 }
 
 // incomplete makes the error of a call that ended before its results did.
@@ -175,7 +175,7 @@ func (p *process) incomplete(ctx context.Context, track *tracker, err error) err
 	case code == codes.Unknown && status.Convert(err).Message() == err.Error():
 		incomplete.Err = err // ours
 	default:
-		incomplete.Err = fmt.Errorf("the plugin failed: %s", p.log.clean(status.Convert(err).Message(), maxTextBytes))
+		incomplete.Err = fmt.Errorf("the plugin failed: %s", p.log.shown(status.Convert(err).Message(), maxTextBytes))
 	}
 	// A process that was killed while the deadline passed is dead all the same.
 	incomplete.PluginDied = incomplete.PluginDied || p.isGone()

@@ -32,7 +32,7 @@ func TestCallErrorTellsThatTheProcessIsGone(t *testing.T) {
 		"the plugin says that it failed": {t.Context(), nil, codes.Internal, nil},
 		"the plugin does not support it": {t.Context(), nil, codes.Unimplemented, nil},
 	} {
-		p := &process{name: "x", log: &pluginLog{redact: func(text string) string { return text }}, child: &child{gone: c.gone}}
+		p := &process{name: "x", log: &pluginLog{show: same}, child: &child{gone: c.gone}}
 		err := p.callError(c.ctx, "opening", status.Error(c.code, "words"))
 		if got := errors.Is(err, ErrUnavailable); got != errors.Is(c.want, ErrUnavailable) || c.want != nil && !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)

@@ -73,7 +73,7 @@ func (p *process) validate(ctx context.Context, configJSON []byte) ([]*transport
 	if err != nil {
 		return nil, p.callError(ctx, "validating a configuration", err)
 	}
-	return cleanDiagnostics(response.GetDiagnostics(), p.log.clean), nil
+	return cleanDiagnostics(response.GetDiagnostics(), p.log.shown), nil
 }
 
 // Open opens an instance: one generation of a destination's configuration. The
@@ -128,7 +128,7 @@ func (p *process) open(ctx context.Context, req *transportv1.OpenRequest) error 
 	if err != nil {
 		return p.callError(ctx, fmt.Sprintf("opening instance %s", req.GetInstance().GetId()), err)
 	}
-	diagnostics := cleanDiagnostics(response.GetDiagnostics(), p.log.clean)
+	diagnostics := cleanDiagnostics(response.GetDiagnostics(), p.log.shown)
 	if hasError(diagnostics) {
 		return &DiagnosticsError{Transport: p.name, Diagnostics: diagnostics}
 	}
@@ -187,11 +187,11 @@ func (h *Host) TestConnection(ctx context.Context, transport string, ref *transp
 	}
 	response.Steps = response.GetSteps()[:min(len(response.GetSteps()), maxTestSteps)]
 	for _, step := range response.GetSteps() {
-		step.Name = p.log.clean(step.GetName(), 64)
-		step.Detail = p.log.clean(step.GetDetail(), maxTextBytes)
+		step.Name = p.log.shown(step.GetName(), 64)
+		step.Detail = p.log.shown(step.GetDetail(), maxTextBytes)
 		if failure := step.GetFailure(); failure != nil {
 			clipFailure(failure)
-			failure.Message = p.log.clean(failure.GetMessage(), maxMessage)
+			failure.Message = p.log.shown(failure.GetMessage(), maxMessage)
 		}
 	}
 	return response, nil
@@ -203,7 +203,7 @@ func (h *Host) TestConnection(ctx context.Context, transport string, ref *transp
 // broke (Unavailable), or the host, which closed it (Canceled, though nobody
 // cancelled the call).
 func (p *process) callError(ctx context.Context, doing string, err error) error {
-	text := errors.New(p.log.clean(status.Convert(err).Message(), maxTextBytes))
+	text := errors.New(p.log.shown(status.Convert(err).Message(), maxTextBytes))
 	code := status.Code(err)
 	if code == codes.Unavailable || code == codes.Canceled && ctx.Err() == nil || p.isGone() {
 		return fmt.Errorf("transport %q: %s: %w: %w", p.name, doing, ErrUnavailable, text)

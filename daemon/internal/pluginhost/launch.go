@@ -40,7 +40,7 @@ func (s *supervisor) launch(ctx context.Context, bin *binary, options PluginOpti
 	p := &process{
 		name:               s.name,
 		binary:             bin,
-		log:                newPluginLog(s.logger, options.logLevel(), s.host.options.Redact),
+		log:                newPluginLog(s.logger, options.logLevel(), s.host.options.Redact, s.host.options.RedactShown),
 		started:            time.Now(),
 		egress:             options.egress,
 		graceAfterDeadline: s.host.options.DeadlineGrace,

@@ -67,6 +67,7 @@ type pluginLog struct {
 	logger hclog.Logger
 	least  hclog.Level
 	redact func(string) string
+	show   func(string) string // redact, for what a caller may be shown
 
 	mu      sync.Mutex
 	limiter *rate.Limiter
@@ -76,8 +77,8 @@ type pluginLog struct {
 	tail    []string
 }
 
-func newPluginLog(logger hclog.Logger, least hclog.Level, redact func(string) string) *pluginLog {
-	return &pluginLog{logger: logger, least: least, redact: redact, limiter: rate.NewLimiter(logLinesPerSecond, logLinesBurst)}
+func newPluginLog(logger hclog.Logger, least hclog.Level, redact, show func(string) string) *pluginLog {
+	return &pluginLog{logger: logger, least: least, redact: redact, show: show, limiter: rate.NewLimiter(logLinesPerSecond, logLinesBurst)}
 }
 
 // stderr takes one line of standard error.
@@ -177,6 +178,11 @@ func (l *pluginLog) lastWords() string {
 // clipping, or a secret cut in half would slip through.
 func (l *pluginLog) clean(text string, limit int) string {
 	return clip(printable(l.redact(text)), limit)
+}
+
+// shown is clean for what a caller may be shown.
+func (l *pluginLog) shown(text string, limit int) string {
+	return clip(printable(l.show(text)), limit)
 }
 
 type logEntry struct {

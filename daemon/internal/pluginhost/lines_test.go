@@ -44,7 +44,7 @@ func TestAnyLineIsLoggedSafely(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var out bytes.Buffer
 		logger := hclog.New(&hclog.LoggerOptions{Output: &out, Level: hclog.Trace})
-		log := newPluginLog(logger, hclog.Trace, func(s string) string { return strings.ReplaceAll(s, "text", "") })
+		log := newPluginLog(logger, hclog.Trace, func(s string) string { return strings.ReplaceAll(s, "text", "") }, nil)
 		lines := rapid.SliceOfN(anyLine(), 1, 8).Draw(t, "lines")
 		for _, line := range lines {
 			log.stderr(line, 0)
@@ -83,7 +83,7 @@ func TestParsedLines(t *testing.T) {
 		`{"msg":"m","k":[1]}`:                                                                {hclog.Info, "m", []any{"k", "[1]"}},
 	}
 	for line, want := range tests {
-		got := newPluginLog(hclog.NewNullLogger(), hclog.Info, func(s string) string { return s }).parse([]byte(line))
+		got := newPluginLog(hclog.NewNullLogger(), hclog.Info, same, same).parse([]byte(line))
 		if diff := cmp.Diff(want, got, cmp.AllowUnexported(logEntry{})); diff != "" {
 			t.Errorf("%s: %s", line, diff)
 		}
@@ -92,14 +92,14 @@ func TestParsedLines(t *testing.T) {
 
 func TestLastWordsOfACrashAreItsFirst(t *testing.T) {
 	t.Parallel()
-	log := newPluginLog(hclog.NewNullLogger(), hclog.Info, func(s string) string { return s })
+	log := newPluginLog(hclog.NewNullLogger(), hclog.Info, same, same)
 	for _, line := range []string{"starting", "panic: index out of range", "", "goroutine 1 [running]:", "main.main()", "exit status 2"} {
 		log.stderr([]byte(line), 0)
 	}
 	if got := log.lastWords(); got != "panic: index out of range" {
 		t.Errorf("last words %q", got)
 	}
-	log = newPluginLog(hclog.NewNullLogger(), hclog.Info, func(s string) string { return s })
+	log = newPluginLog(hclog.NewNullLogger(), hclog.Info, same, same)
 	for i := range 9 {
 		log.stderr(fmt.Appendf(nil, "line %d", i), 0)
 	}
@@ -152,7 +152,7 @@ func TestReadersOfLinesAgree(t *testing.T) {
 func TestLevelFilterAndRate(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	log := newPluginLog(hclog.New(&hclog.LoggerOptions{Output: &out, Level: hclog.Trace}), hclog.Warn, func(s string) string { return s })
+	log := newPluginLog(hclog.New(&hclog.LoggerOptions{Output: &out, Level: hclog.Trace}), hclog.Warn, same, same)
 	for range 3 * logLinesBurst {
 		log.stderr([]byte("[INFO] below the level, costs nothing of the rate"), 0)
 	}
@@ -175,10 +175,12 @@ func TestLevelFilterAndRate(t *testing.T) {
 	if dropped := log.droppedLines(); dropped < logLinesBurst || reported != dropped {
 		t.Errorf("%d dropped, %d reported", dropped, reported)
 	}
-	off := newPluginLog(log.logger, hclog.Off, func(s string) string { return s })
+	off := newPluginLog(log.logger, hclog.Off, same, same)
 	out.Reset()
 	off.stderr([]byte("[ERROR] nothing"), 0)
 	if out.Len() != 0 {
 		t.Errorf("logged although off: %q", out.String())
 	}
 }
+
+func same(text string) string { return text }

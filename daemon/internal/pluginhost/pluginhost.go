@@ -55,8 +55,11 @@ type Options struct {
 	// must not block nor call the Host's Stop or Reload. Defaults to none.
 	OnChange func(transport string, ready bool, reason string)
 	// Redact removes known secrets from a text that a plugin wrote, before it
-	// reaches a log line, an error or a status. Defaults to none.
+	// reaches a log line or a status. Defaults to none.
 	Redact func(text string) string
+	// RedactShown does so for what a caller may be shown: errors, diagnostics, steps
+	// of a test. Defaults to Redact.
+	RedactShown func(text string) string
 	// CheckSchema decides at a swap whether the new version may replace the
 	// old one; an error keeps the old. Called from Prepare. Defaults to
 	// accepting each.
@@ -138,6 +141,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Redact == nil {
 		o.Redact = func(text string) string { return text }
+	}
+	if o.RedactShown == nil {
+		o.RedactShown = o.Redact
 	}
 	if o.CheckSchema == nil {
 		o.CheckSchema = func(string, *transportv1.DescribeResponse, *transportv1.DescribeResponse) error { return nil }

@@ -380,6 +380,22 @@ func TextsAt(document []byte, paths []string) []string {
 	return texts
 }
 
+// SealedAt returns the paths at which sealed texts stand in a document.
+func SealedAt(document []byte) []string {
+	var paths []string
+	root, err := decode(document)
+	if err != nil {
+		return nil
+	}
+	_, _ = walk(root, "", func(place string, value any) (any, error) {
+		if text, ok := value.(string); ok && IsSealed(text) {
+			paths = append(paths, place)
+		}
+		return value, nil
+	})
+	return paths
+}
+
 func splitPointer(path string) ([]string, error) {
 	rest, ok := strings.CutPrefix(path, "/")
 	if !ok {

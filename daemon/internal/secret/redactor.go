@@ -4,10 +4,12 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"maps"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // MinRedactSize is the length from which a secret is looked for in text. A
@@ -22,33 +24,42 @@ const minLineSize = 16
 // (as text of many lines) its lines are enough to find it.
 const maxRedactSize = 64 << 10
 
+// maxRedactorBytes bounds the forms of all secrets of a Redactor: 20,000 webhook
+// secrets take 25 MiB.
+const maxRedactorBytes = 128 << 20
+
 // Redactor replaces known secrets in text that others wrote: errors of a peer,
 // log lines of a plugin, response excerpts. It also finds the forms that a
 // secret takes on its way: JSON-escaped, URL-escaped, hexadecimal, and base64,
 // also in the middle of a longer base64 text (as in HTTP basic auth).
-// A Redactor is immutable and safe for concurrent use; the nil Redactor
-// changes nothing. It costs about 1 KB per secret, and one map look-up per
-// byte of text.
+// A Redactor is safe for concurrent use; the nil Redactor changes nothing. It
+// costs about 1 KB per secret, and one map look-up per byte of text.
 type Redactor struct {
+	mu      sync.Mutex
 	buckets map[[MinRedactSize]byte]*bucket
+	bytes   int // of all forms
+	most    int // bound of bytes
 }
 
-// bucket holds the forms that begin with the same 4 bytes, sorted. Thousands
-// may: all webhook secrets begin with "whsec_".
+// bucket holds the forms that begin with the same 4 bytes. Thousands may: all
+// webhook secrets begin with "whsec_".
 type bucket struct {
-	forms []string
+	uses map[string]int // by form: how many secrets have it
+	// sorted are the forms; nil where they have changed since somebody looked:
+	// sorting at each change would make opening n destinations cost n² log n.
+	sorted []string
 	// shorter is the index of the longest other form that a form begins with, or -1.
 	shorter []int32
 }
 
-// link fills in shorter. In sorted order, the forms that one begins with are
-// those on a stack of what began so before it.
+// link makes sorted and shorter. In sorted order, the forms that one begins with
+// are those on a stack of what began so before it.
 func (b *bucket) link() {
-	slices.Sort(b.forms)
-	b.shorter = make([]int32, len(b.forms))
+	b.sorted = slices.Sorted(maps.Keys(b.uses))
+	b.shorter = make([]int32, len(b.sorted))
 	var stack []int32
-	for i, form := range b.forms {
-		for len(stack) > 0 && !strings.HasPrefix(form, b.forms[stack[len(stack)-1]]) {
+	for i, form := range b.sorted {
+		for len(stack) > 0 && !strings.HasPrefix(form, b.sorted[stack[len(stack)-1]]) {
 			stack = stack[:len(stack)-1]
 		}
 		b.shorter[i] = -1
@@ -64,73 +75,102 @@ func (b *bucket) link() {
 // with that form too: so it is the last form that sorts before text, or one
 // that this one begins with.
 func (b *bucket) match(text string) int {
-	i, found := slices.BinarySearch(b.forms, text)
+	if b.sorted == nil {
+		b.link()
+	}
+	i, found := slices.BinarySearch(b.sorted, text)
 	if found {
 		return len(text)
 	}
 	for i--; i >= 0; i = int(b.shorter[i]) {
-		if strings.HasPrefix(text, b.forms[i]) {
-			return len(b.forms[i])
+		if strings.HasPrefix(text, b.sorted[i]) {
+			return len(b.sorted[i])
 		}
 	}
 	return 0
 }
 
-// NewRedactor returns a redactor for secrets. Secrets shorter than
+// NewRedactor returns a redactor that knows secrets. Those shorter than
 // [MinRedactSize] are ignored.
 func NewRedactor(secrets ...string) *Redactor {
-	redactor := &Redactor{buckets: make(map[[MinRedactSize]byte]*bucket)}
-	seen := make(map[string]bool)
-	for _, text := range secrets {
-		if len(text) > maxRedactSize {
-			text = text[:maxRedactSize]
-		}
-		for _, form := range forms(text) {
-			if len(form) >= MinRedactSize && !seen[form] {
-				seen[form] = true
-				head := [MinRedactSize]byte([]byte(form[:MinRedactSize]))
-				if redactor.buckets[head] == nil {
-					redactor.buckets[head] = &bucket{}
-				}
-				redactor.buckets[head].forms = append(redactor.buckets[head].forms, form)
-			}
-		}
-	}
-	for _, b := range redactor.buckets {
-		b.link()
-	}
-	return redactor
+	r := &Redactor{buckets: make(map[[MinRedactSize]byte]*bucket), most: maxRedactorBytes}
+	r.Add(secrets...)
+	return r
 }
 
-// With returns a redactor for the secrets of both: while a reload swaps one
-// configuration for the next, the secrets of both are in use.
-func (r *Redactor) With(other *Redactor) *Redactor {
-	both := &Redactor{buckets: make(map[[MinRedactSize]byte]*bucket)}
-	for _, one := range []*Redactor{r, other} {
-		if one == nil {
+// Add makes secrets known until forget is called. It reports whether all of them
+// found room: of what did not, nothing is known.
+func (r *Redactor) Add(secrets ...string) (forget func(), all bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all = true
+	var known []string
+	for _, text := range secrets {
+		list := forms(text[:min(len(text), maxRedactSize)])
+		if !r.room(list) {
+			all = false
 			continue
 		}
-		for head, b := range one.buckets {
-			merged := &bucket{forms: slices.Clone(b.forms)}
-			if have := both.buckets[head]; have != nil {
-				merged.forms = append(merged.forms, have.forms...)
-			}
-			slices.Sort(merged.forms)
-			merged.forms = slices.Compact(merged.forms)
-			both.buckets[head] = merged
+		for _, form := range list {
+			r.add(form)
+		}
+		known = append(known, list...)
+	}
+	return sync.OnceFunc(func() { r.forget(known) }), all
+}
+
+// room reports whether forms may be added.
+func (r *Redactor) room(forms []string) bool {
+	fresh := 0
+	for _, form := range forms {
+		if b := r.buckets[headOf(form)]; b == nil || b.uses[form] == 0 {
+			fresh += len(form)
 		}
 	}
-	for _, b := range both.buckets {
-		b.link()
+	return r.bytes+fresh <= r.most
+}
+
+func (r *Redactor) add(form string) {
+	b := r.buckets[headOf(form)]
+	if b == nil {
+		b = &bucket{uses: map[string]int{}}
+		r.buckets[headOf(form)] = b
 	}
-	return both
+	b.uses[form]++
+	if b.uses[form] == 1 {
+		b.sorted = nil
+		r.bytes += len(form)
+	}
+}
+
+func (r *Redactor) forget(forms []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, form := range forms {
+		b := r.buckets[headOf(form)]
+		if b.uses[form]--; b.uses[form] > 0 {
+			continue
+		}
+		delete(b.uses, form)
+		b.sorted = nil
+		r.bytes -= len(form)
+		if len(b.uses) == 0 {
+			delete(r.buckets, headOf(form))
+		}
+	}
+}
+
+func headOf(form string) [MinRedactSize]byte {
+	return [MinRedactSize]byte([]byte(form[:MinRedactSize]))
 }
 
 // Text returns text with every known secret replaced by "***".
 func (r *Redactor) Text(text string) string {
-	if r == nil || len(r.buckets) == 0 || len(text) < MinRedactSize {
+	if r == nil || len(text) < MinRedactSize {
 		return text
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	var out strings.Builder
 	kept := 0
 	for i := 0; i+MinRedactSize <= len(text); {
@@ -155,7 +195,7 @@ func (r *Redactor) Text(text string) string {
 // replaced; what is not JSON is treated as text. (Text alone could cut a JSON
 // escape in two.)
 func (r *Redactor) JSON(document []byte) []byte {
-	if r == nil || len(r.buckets) == 0 {
+	if r == nil {
 		return document
 	}
 	root, err := decode(document)
@@ -198,6 +238,8 @@ func (r *Redactor) Mask(text []byte) []byte {
 	if r == nil {
 		return out
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	source := string(text)
 	for i := 0; i+MinRedactSize <= len(source); {
 		n := r.match(source[i:])
@@ -217,14 +259,15 @@ func (r *Redactor) Mask(text []byte) []byte {
 
 // match returns the length of the longest form that text begins with, or 0.
 func (r *Redactor) match(text string) int {
-	b := r.buckets[[MinRedactSize]byte([]byte(text[:MinRedactSize]))]
+	b := r.buckets[headOf(text)]
 	if b == nil {
 		return 0
 	}
 	return b.match(text)
 }
 
-// forms returns the ways in which a secret may be written.
+// forms returns the ways in which a secret may be written, those that are long
+// enough to be looked for, each once.
 func forms(text string) []string {
 	if len(text) < MinRedactSize {
 		return nil
@@ -239,7 +282,9 @@ func forms(text string) []string {
 		}
 		all = append(all, plainForms(strings.TrimSpace(text))...)
 	}
-	return all
+	slices.Sort(all)
+	all = slices.Compact(all)
+	return slices.DeleteFunc(all, func(form string) bool { return len(form) < MinRedactSize })
 }
 
 func plainForms(text string) []string {

@@ -128,7 +128,16 @@ func TestRedactorFindsTheLongest(t *testing.T) {
 		secrets := rapid.SliceOfN(alphabet, 1, 30).Draw(t, "secrets")
 		split := rapid.IntRange(0, len(secrets)).Draw(t, "split")
 		text := rapid.StringMatching(`[abc]{4,20}`).Draw(t, "text")
-		redactor := NewRedactor(secrets[:split]...).With(NewRedactor(secrets[split:]...))
+		redactor := NewRedactor(secrets[:split]...)
+		forget, _ := redactor.Add(secrets[split:]...)
+		if rapid.Bool().Draw(t, "looked") {
+			redactor.Text(text)
+		}
+		if rapid.Bool().Draw(t, "forgotten") {
+			forget()
+			forget() // once is enough, twice is no harm
+			secrets = secrets[:split]
+		}
 		want := 0
 		for _, one := range secrets {
 			for _, form := range forms(one) {
@@ -141,6 +150,39 @@ func TestRedactorFindsTheLongest(t *testing.T) {
 			t.Fatalf("match(%q) = %d, want %d", text, got, want)
 		}
 	})
+}
+
+// What comes and goes leaves nothing, and what would be too much is said.
+func TestRedactorIsBounded(t *testing.T) {
+	t.Parallel()
+	r := NewRedactor()
+	kept, ok := r.Add("a secret that stays")
+	before := r.bytes
+	if !ok || before == 0 {
+		t.Fatalf("%d bytes, all %v", before, ok)
+	}
+	r.most = before + 2000
+	var forgets []func()
+	full := false
+	for i := range 100 {
+		forget, all := r.Add(fmt.Sprintf("another secret, the %dth", i), "a secret that stays")
+		forgets, full = append(forgets, forget), full || !all
+		if r.bytes > r.most {
+			t.Fatalf("%d bytes, at most %d are allowed", r.bytes, r.most)
+		}
+	}
+	if !full || r.Text("a secret that stays") != Redacted || r.Text("another secret, the 0th") != Redacted {
+		t.Errorf("full %v: %q, %q", full, r.Text("a secret that stays"), r.Text("another secret, the 0th"))
+	}
+	for _, forget := range forgets {
+		forget()
+	}
+	if r.bytes != before || r.Text("a secret that stays") != Redacted || r.Text("another secret, the 0th") == Redacted {
+		t.Errorf("%d bytes are left, want %d: %q, %q", r.bytes, before, r.Text("a secret that stays"), r.Text("another secret, the 0th"))
+	}
+	if kept(); r.bytes != 0 || len(r.buckets) != 0 {
+		t.Errorf("%d bytes in %d buckets are left", r.bytes, len(r.buckets))
+	}
 }
 
 func TestRedactorInBasicAuth(t *testing.T) {

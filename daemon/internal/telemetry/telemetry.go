@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -32,6 +33,9 @@ const (
 	FormatJSON Format = "json"
 )
 
+// minShownSize is the length of secrets that nobody guesses by trying, bytes.
+const minShownSize = 16
+
 // Options says where the log goes and what it shows.
 type Options struct {
 	// Output receives one Write per line. Defaults to os.Stderr.
@@ -46,9 +50,11 @@ type Options struct {
 // safe for concurrent use.
 type Log struct {
 	*slog.Logger
-	level    slog.LevelVar
-	redactor atomic.Pointer[secret.Redactor]
-	output   io.Writer
+	level  slog.LevelVar
+	known  *secret.Redactor
+	long   *secret.Redactor // of known, those from minShownSize on
+	full   atomic.Bool      // not all secrets found room
+	output io.Writer
 }
 
 // NewLog returns a log.
@@ -56,7 +62,7 @@ func NewLog(o Options) *Log {
 	if o.Output == nil {
 		o.Output = os.Stderr
 	}
-	log := &Log{output: o.Output}
+	log := &Log{output: o.Output, known: secret.NewRedactor(), long: secret.NewRedactor()}
 	log.level.Set(o.Level)
 	options := &slog.HandlerOptions{Level: &log.level, ReplaceAttr: attr(isTerminal(o.Output))}
 	// slog's handlers write each record with a single call, so redacting what is
@@ -73,9 +79,16 @@ func NewLog(o Options) *Log {
 // before.
 func (l *Log) SetLevel(level slog.Level) { l.level.Set(level) }
 
-// SetRedactor changes the secrets that are replaced from now on. A nil redactor
-// replaces nothing.
-func (l *Log) SetRedactor(r *secret.Redactor) { l.redactor.Store(r) }
+// Know makes the log replace secrets until forget is called.
+func (l *Log) Know(secrets ...string) (forget func()) {
+	forgetKnown, all := l.known.Add(secrets...)
+	long := slices.DeleteFunc(slices.Clone(secrets), func(one string) bool { return len(one) < minShownSize })
+	forgetLong, allLong := l.long.Add(long...)
+	if (!all || !allLong) && l.full.CompareAndSwap(false, true) {
+		l.Warn("the secrets in use are more than the log has room for: the latest are not replaced in it")
+	}
+	return func() { forgetKnown(); forgetLong() }
+}
 
 // ParseLevel reads trace, debug, info, warn or error.
 func ParseLevel(text string) (slog.Level, error) {
@@ -147,15 +160,17 @@ func attr(terminal bool) func([]string, slog.Attr) slog.Attr {
 type redacting Log
 
 func (r *redacting) Write(line []byte) (int, error) {
-	redactor := r.redactor.Load()
-	if redactor == nil {
-		return r.output.Write(line)
-	}
-	if _, err := io.WriteString(r.output, redactor.Text(string(line))); err != nil {
+	if _, err := io.WriteString(r.output, r.known.Text(string(line))); err != nil {
 		return 0, err
 	}
 	return len(line), nil
 }
 
-// Redact replaces the secrets in a text, for what goes elsewhere than the log.
-func (l *Log) Redact(text string) string { return l.redactor.Load().Text(text) }
+// Redact replaces the secrets in a text that is on its way to the log: before it
+// is cut, since a secret cut in half would not be found any more.
+func (l *Log) Redact(text string) string { return l.known.Text(text) }
+
+// RedactShown replaces the secrets in a text that a caller may be shown, but for
+// short ones: a caller who can make an error quote him would learn from it which
+// of his guesses is a secret of somebody else.
+func (l *Log) RedactShown(text string) string { return l.long.Text(text) }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http/httptest"
 	"strings"
@@ -37,7 +38,7 @@ func TestLogRedactsEveryField(t *testing.T) {
 			var out bytes.Buffer
 			log := NewLog(Options{Output: &out, Format: format})
 			before := log.With("bound", key)
-			log.SetRedactor(secret.NewRedactor(key))
+			forget := log.Know(key)
 			before.Info("message with "+key, "attribute", key, "error", errors.New("refused: "+key), slog.Group("g", "k", key))
 			if got := out.String(); strings.Contains(got, "s3cr3t") {
 				t.Errorf("log shows the secret: %s", got)
@@ -45,7 +46,28 @@ func TestLogRedactsEveryField(t *testing.T) {
 			if !strings.Contains(out.String(), secret.Redacted) {
 				t.Errorf("nothing stands in the secret's place: %s", out.String())
 			}
+			out.Reset()
+			if forget(); log.Redact("no "+key) != "no "+key {
+				t.Error("what is no secret any more is replaced")
+			}
 		})
+	}
+}
+
+// A caller's guess that is replaced would tell him that he guessed right.
+func TestShortSecretsAreNotRedactedInWhatIsShown(t *testing.T) {
+	t.Parallel()
+	log := NewLog(Options{Output: io.Discard})
+	forget := log.Know("hunter2", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZI")
+	const text = "hunter2 whsec_MfKQ9r8GKYqrTwjUPD8ILPZI"
+	if got := log.RedactShown(text); got != "hunter2 ***" {
+		t.Errorf("shown %q", got)
+	}
+	if got := log.Redact(text); got != "*** ***" {
+		t.Errorf("logged %q", got)
+	}
+	if forget(); log.RedactShown(text) != text {
+		t.Errorf("forgotten, and shown %q", log.RedactShown(text))
 	}
 }
 
