@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -180,6 +181,28 @@ func (p *Process) Memory(field string) (int64, error) {
 		}
 	}
 	return 0, fmt.Errorf("reading the memory of the plugin: no %s", field)
+}
+
+// tick is the unit of times in /proc.
+const tick = 10 * time.Millisecond
+
+// CPU is the processor time of the plugin so far, in steps of 10 ms.
+func (p *Process) CPU() (sum time.Duration, err error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Pid()))
+	if err != nil {
+		return 0, fmt.Errorf("reading the CPU time of the plugin: %w", err)
+	}
+	// Behind the name, which may hold anything: utime and stime are the 12th and the
+	// 13th field (proc(5), 14 and 15).
+	_, rest, _ := strings.Cut(string(stat), ") ")
+	for _, field := range strings.Fields(rest)[11:13] {
+		ticks, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("reading the CPU time of the plugin: %w", err)
+		}
+		sum += time.Duration(ticks) * tick
+	}
+	return sum, nil
 }
 
 // Open opens config, JSON, with the defaults of the plugin's schema, as an instance

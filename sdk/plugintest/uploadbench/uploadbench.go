@@ -13,9 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -25,14 +23,11 @@ import (
 	transportv1 "github.com/deliveryd/deliveryd/gen/transport/v1"
 	"github.com/deliveryd/deliveryd/sdk/conformance"
 	"github.com/deliveryd/deliveryd/sdk/plugintest"
-	"github.com/deliveryd/deliveryd/sdk/schema"
 )
 
 const (
 	chunk = 256 << 10 // as the daemon sends
 	limit = 10 * time.Minute
-	// tick is the unit of times in /proc.
-	tick = 10 * time.Millisecond
 )
 
 // File reads as size bytes, of which each read is the same.
@@ -68,20 +63,8 @@ func Start(b *testing.B, dir, config string, size int64) *Plugin {
 		b.Fatal(err)
 	}
 	b.Cleanup(process.Stop)
-	described, err := process.Client.Describe(b.Context(), &transportv1.DescribeRequest{HostVersion: "0.1.0"})
-	if err != nil {
+	if err := process.Open(b.Context(), instance(), config); err != nil {
 		b.Fatal(err)
-	}
-	filled, found := schema.Check(described.GetSchema(), []byte(config))
-	if found.HasErrors() {
-		b.Fatal(found)
-	}
-	response, err := process.Client.Open(b.Context(), &transportv1.OpenRequest{
-		Instance: instance(), Config: &transportv1.Config{Json: filled},
-		Egress: &transportv1.EgressPolicy{AllowCidrs: []string{"127.0.0.0/8"}}, OrganizationId: "acme", Label: "bench",
-	})
-	if err != nil || len(response.GetDiagnostics()) > 0 {
-		b.Fatal(err, response.GetDiagnostics())
 	}
 	sum := sha256.New()
 	if _, err := io.Copy(sum, File(size)); err != nil {
@@ -91,9 +74,6 @@ func Start(b *testing.B, dir, config string, size int64) *Plugin {
 }
 
 func instance() *transportv1.InstanceRef { return &transportv1.InstanceRef{Id: "d", Generation: 1} }
-
-// PID of the plugin.
-func (p *Plugin) PID() int { return p.process.Pid() }
 
 // Upload sends the file as the daemon does.
 func (p *Plugin) Upload(ctx context.Context, id string) error {
@@ -128,17 +108,11 @@ func (p *Plugin) Upload(ctx context.Context, id string) error {
 // Memory reads one line of the status of the plugin's process, such as VmHWM, in KiB.
 func (p *Plugin) Memory(b *testing.B, name string) (kib int64) {
 	b.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
+	n, err := p.process.Memory(name)
 	if err != nil {
 		b.Fatal(err)
 	}
-	for line := range bytes.Lines(status) {
-		if _, err := fmt.Sscanf(string(line), name+": %d kB", &kib); err == nil {
-			return kib
-		}
-	}
-	b.Fatalf("no %s in the status of the plugin", name)
-	return 0
+	return n >> 10
 }
 
 // Side is one way to bring the file to the server.
@@ -180,16 +154,16 @@ func Compare(b *testing.B, rounds int, plugin *Plugin, sides ...Side) {
 
 func measure(b *testing.B, side Side, round int, plugin *Plugin) (seconds, cpu float64) {
 	b.Helper()
-	before, started := cpuTime(b, plugin.PID()), time.Now()
+	before, started := cpuTime(b, plugin), time.Now()
 	if err := side.Run(b.Context(), round); err != nil {
 		b.Fatalf("%s: %v", side.Name, err)
 	}
 	seconds = time.Since(started).Seconds()
-	return seconds, (cpuTime(b, plugin.PID()) - before).Seconds()
+	return seconds, (cpuTime(b, plugin) - before).Seconds()
 }
 
-// cpuTime of this process, of its ended children and of another process.
-func cpuTime(b *testing.B, pid int) (sum time.Duration) {
+// cpuTime of this process, of its ended children and of the plugin.
+func cpuTime(b *testing.B, plugin *Plugin) (sum time.Duration) {
 	b.Helper()
 	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
 		var usage syscall.Rusage
@@ -198,21 +172,11 @@ func cpuTime(b *testing.B, pid int) (sum time.Duration) {
 		}
 		sum += time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 	}
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	plugins, err := plugin.process.CPU()
 	if err != nil {
 		b.Fatal(err)
 	}
-	// Behind the name, which may hold anything: utime and stime are the 12th and the
-	// 13th field (proc(5), 14 and 15).
-	_, rest, _ := strings.Cut(string(stat), ") ")
-	for _, field := range strings.Fields(rest)[11:13] {
-		var ticks int64
-		if _, err := fmt.Sscan(field, &ticks); err != nil {
-			b.Fatal(err)
-		}
-		sum += time.Duration(ticks) * tick
-	}
-	return sum
+	return sum + plugins
 }
 
 func ratios(over, under []float64) []float64 {

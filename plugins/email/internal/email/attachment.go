@@ -14,6 +14,7 @@ import (
 
 	"github.com/tidwall/gjson"
 
+	"github.com/deliveryd/deliveryd/sdk/nametemplate"
 	"github.com/deliveryd/deliveryd/sdk/schema"
 	"github.com/deliveryd/deliveryd/sdk/transport"
 )
@@ -71,20 +72,6 @@ func typeOf(given, name string) string {
 	return "application/octet-stream"
 }
 
-// fileName makes text fit for a file name without a path.
-func fileName(text string) string {
-	name := oneLine(strings.Map(func(r rune) rune {
-		if strings.ContainsRune(`/\"<>:|?*`, r) {
-			return '_'
-		}
-		return r
-	}, text), 200)
-	if strings.Trim(name, ". ") == "" {
-		return "attachment"
-	}
-	return name
-}
-
 // files lists what to attach beside an artifact.
 func (e *email) files(d *transport.Delivery, v *View) (list []file, err error) {
 	for i := range e.config.Attachments {
@@ -100,7 +87,7 @@ func (e *email) files(d *transport.Delivery, v *View) (list []file, err error) {
 		return list, nil
 	}
 	for i, one := range gjson.GetBytes(d.Data, e.config.AttachmentsField).Array() {
-		name := fileName(one.Get("name").String())
+		name := nametemplate.Shorten(nametemplate.Replace(one.Get("name").String()), maxName)
 		f := file{name: name, contentType: typeOf(one.Get("content_type").String(), name)}
 		if err := f.fromBase64(one.Get("content").String()); err != nil {
 			return nil, attachmentError("%s[%d]: %w", e.config.AttachmentsField, i, err)
@@ -116,11 +103,7 @@ func attachmentError(format string, args ...any) error {
 
 func (e *email) attachment(i int, d *transport.Delivery, v *View) (f file, ok bool, err error) {
 	a := &e.config.Attachments[i]
-	name, err := e.text(fmt.Sprintf("attachment[%d].name", i), e.templates.attachments[i], v)
-	if err != nil {
-		return f, false, err
-	}
-	f.name = fileName(name)
+	f.name = e.name(e.templates.attachments[i], d, v)
 	f.contentType = typeOf(a.ContentType, f.name)
 	if a.Field == "" {
 		if a.Encoding == "base64" {
@@ -195,12 +178,13 @@ func viewOf(d *transport.Delivery) *View {
 		IdempotencyKey: d.IdempotencyKey, CreatedAt: d.CreatedAt, ContentType: d.ContentType, data: d.Data, metadata: d.Metadata,
 	}
 	if a := d.Artifact; a != nil {
-		v.ContentType = a.ContentType
+		v.ContentType, v.digest = a.ContentType, a.SHA256
 		v.File = File{Name: a.Name, ContentType: a.ContentType, SHA256: hex.EncodeToString(a.SHA256), Size: a.Size}
 		return v
 	}
 	digest := sha256.Sum256(d.Data)
-	v.File = File{ContentType: d.ContentType, SHA256: hex.EncodeToString(digest[:]), Size: int64(len(d.Data))}
+	v.digest = digest[:]
+	v.File = File{ContentType: d.ContentType, SHA256: hex.EncodeToString(v.digest), Size: int64(len(d.Data))}
 	return v
 }
 
@@ -211,7 +195,7 @@ func decodeInline(list []Inline) (images []inlineImage, err error) {
 		if err != nil {
 			return nil, schema.Errorf(schema.At("inline").Index(i).Attribute("content"), "not base64")
 		}
-		name := fileName(one.Name)
+		name := nametemplate.Replace(one.Name)
 		images = append(images, inlineImage{one.ID, name, typeOf(one.ContentType, name), content})
 	}
 	return images, nil

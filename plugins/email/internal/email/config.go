@@ -46,7 +46,7 @@ type Config struct {
 	Inline           []Inline     `config:"inline" max:"20" doc:"An image that the HTML body shows as <img src=\"cid:ID\">."`
 	Attachments      []Attachment `config:"attachment" max:"10" doc:"A file made of the payload's data."`
 	AttachmentsField string       `config:"attachments_field" doc:"Field of the data that lists further attachments: objects of name, content (base64) and, optionally, content_type." example:"\"attachments\""`
-	ArtifactName     string       `config:"artifact_name" default:"{{.File.Name}}" doc:"Template of the name under which an artifact is attached."`
+	ArtifactName     string       `config:"artifact_name" default:"{filename}" doc:"Template of the name under which an artifact is attached, with the placeholders of attachment names."`
 
 	ListUnsubscribe *ListUnsubscribe `config:"list_unsubscribe" doc:"List-Unsubscribe header (RFC 2369, RFC 8058)."`
 	DKIM            *DKIM            `config:"dkim" doc:"DKIM signature (RFC 6376). Providers sign by themselves."`
@@ -70,7 +70,7 @@ type Inline struct {
 
 // Attachment is a file made of the payload's data.
 type Attachment struct {
-	Name        string `config:"name,required" doc:"Template of the file name; its extension gives the type." example:"\"{{.ID}}.json\""`
+	Name        string `config:"name,required" doc:"Template of the file name; its extension gives the type. Placeholders are those of the other transports: {id}, {delivery_id}, {organization}, {destination}, {type}, {filename}, {ext}, {sha256}, {yyyy}, {mm}, {dd}, {hh}, {mi}, {ss}." example:"\"{type}-{delivery_id}.{ext}\""`
 	Field       string `config:"field" doc:"Field of the data, with dots: report.pdf. Default: all of the data."`
 	Encoding    string `config:"encoding" enum:"none,base64" default:"none" doc:"How the field is encoded. Without encoding, a text goes as it is and anything else as JSON."`
 	ContentType string `config:"content_type" doc:"MIME type. Default: by extension."`

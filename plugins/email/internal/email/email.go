@@ -47,6 +47,7 @@ func Plugin() (transport.Plugin[Config], transport.ServeOption) {
 
 // email is one destination.
 type email struct {
+	label     string
 	config    *Config
 	egress    transport.Resolver
 	server    *smtp.Config
@@ -66,7 +67,7 @@ type email struct {
 
 func open(in transport.Instance, given *Config, shared *intake.Intake) (*email, error) {
 	c := given.withPreset()
-	e := &email{config: c, egress: in.Egress, intake: shared}
+	e := &email{label: in.Label, config: c, egress: in.Egress, intake: shared}
 	if err := e.addresses(); err != nil {
 		return nil, err
 	}
@@ -119,7 +120,7 @@ func (e *email) content() (err error) {
 	if e.templates, finding = parseTemplates(e.config); finding != nil {
 		return *finding
 	}
-	if e.defaults, finding = parseTemplates(&Config{Text: defaultText, HTML: defaultHTML}); finding != nil {
+	if e.defaults, finding = parseTemplates(&Config{Text: defaultText, HTML: defaultHTML, ArtifactName: e.config.ArtifactName}); finding != nil {
 		return *finding
 	}
 	if e.inline, err = decodeInline(e.config.Inline); err != nil {
@@ -179,9 +180,8 @@ func (e *email) prepare(d *transport.Delivery, artifact *file) (*plan, *message,
 		return nil, nil, err
 	}
 	if artifact != nil {
-		if err := e.nameArtifact(artifact, d, v); err != nil {
-			return nil, nil, err
-		}
+		artifact.name = e.name(e.templates.artifact, d, v)
+		artifact.contentType = typeOf(d.Artifact.ContentType, artifact.name)
 		files = append([]file{*artifact}, files...)
 	}
 	if err := e.config.Limits.check(files); err != nil {

@@ -49,7 +49,7 @@ func FuzzMessage(f *testing.F) {
 	f.Add("", "", "", `not JSON`)
 	e := opened(f, func(c *Config) {
 		c.Host, c.Subject, c.AttachmentsField, c.HTML = "mail.example", `{{.Type}} {{get .Data "s"}}`, "files", `<p title="{{get .Data "s"}}">{{.Type}}</p>`
-		c.Attachments = []Attachment{{Name: "{{.Type}}{{.ID}}"}}
+		c.Attachments = []Attachment{{Name: "{type}{id}"}}
 	})
 	allowed := map[string]bool{
 		"From": true, "To": true, "Subject": true, "Date": true, "Message-Id": true, "Mime-Version": true, "Content-Type": true, "X-Delivery-Id": true, "X-Correlation-Id": true,

@@ -18,7 +18,7 @@ import (
 func TestNothingFromOutsideBecomesAHeader(t *testing.T) {
 	t.Parallel()
 	e := opened(t, func(c *Config) {
-		c.Host, c.Subject, c.AttachmentsField, c.ArtifactName = "mail.example", "{{.Type}} {{.Data.s}}", "files", "{{.File.Name}}"
+		c.Host, c.Subject, c.AttachmentsField, c.ArtifactName = "mail.example", "{{.Type}} {{.Data.s}}", "files", "{filename}"
 		c.Recipients = &Recipients{Field: "email", AllowedDomains: []string{"*"}, Add: true}
 		c.ListUnsubscribe = &ListUnsubscribe{Mailto: "u@acme.example"}
 	})
@@ -149,7 +149,7 @@ func TestMistakesNameThePlace(t *testing.T) {
 		"function":     {func(c *Config) { c.Text = "{{shell}}" }, `text: text:1: function "shell" not defined`},
 		"context":      {func(c *Config) { c.HTML = `<a href="{{if .Type}}">{{end}}` }, "branches end in different contexts"},
 		"define":       {func(c *Config) { c.Text = `{{define "a"}}{{end}}` }, "text: define, block and template"},
-		"attachment":   {func(c *Config) { c.Attachments = []Attachment{{Name: "{{"}} }, "attachment[0].name"},
+		"attachment":   {func(c *Config) { c.Attachments = []Attachment{{Name: "{{.ID}}.json"}} }, "attachment[0].name: there is no placeholder {{.ID}"},
 		"no server":    {func(c *Config) { c.Host = "" }, "host: no server is named"},
 		"region":       {func(c *Config) { c.Host, c.Provider = "", "ses" }, "region: provider ses"},
 		"from":         {func(c *Config) { c.From = "nobody" }, `from: "nobody"`},

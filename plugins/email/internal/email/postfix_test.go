@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
@@ -129,7 +131,7 @@ func sent(t *testing.T, e *email, d *transport.Delivery) transport.Receipt {
 
 func TestPostfix(t *testing.T) {
 	t.Parallel()
-	s := postfix.Start(t, "alice", "mech", "plain", "never", "after", "zoe", "jürgen", "carol", "hidden", "dora", "erin", "frank")
+	s := postfix.Start(t, "alice", "mech", "plain", "never", "after", "zoe", "jürgen", "carol", "hidden", "dora", "erin", "frank", "grace")
 	t.Run("mechanisms", func(t *testing.T) {
 		t.Parallel()
 		for _, mechanism := range []string{"auto", "plain", "login", "cram-md5", "scram-sha-256"} {
@@ -213,7 +215,7 @@ func testMessage(t *testing.T, s *postfix.Server) {
 		c.HTML = `<h1>Hi {{.Data.customer.name}}</h1><p>Total <a href="https://acme.example/?t={{.Data.total}}">{{.Data.total}}</a></p><img src="cid:logo">`
 		c.Headers = map[string]string{"X-Stream": "reports"}
 		c.Inline = []Inline{{ID: "logo", Name: "logo.png", Content: base64.StdEncoding.EncodeToString([]byte("\x89PNG"))}}
-		c.Attachments = []Attachment{{Name: "{{.ID}}.json"}, {Name: "Beleg für/{{.Type}}.pdf", Field: "pdf", Encoding: "base64"}, {Name: "none", Field: "absent", Optional: true}}
+		c.Attachments = []Attachment{{Name: "{id}.{ext}"}, {Name: "Beleg für {type}.pdf", Field: "pdf", Encoding: "base64"}, {Name: "none", Field: "absent", Optional: true}}
 		c.ListUnsubscribe = &ListUnsubscribe{URL: "https://acme.example/u?d={{.DeliveryID | urlquery}}", Mailto: "u@acme.example", OneClick: true}
 		c.DKIM = &DKIM{Domain: "acme.example", Selector: "s1", Key: key}
 	}))
@@ -238,7 +240,7 @@ func testMessage(t *testing.T, s *postfix.Server) {
 	for _, p := range m.Parts {
 		shape = append(shape, fmt.Sprintf("%s %s %s%s", p.Type, p.Disposition, p.Name, p.ID))
 	}
-	if got, want := strings.Join(shape, "; "), "text/plain  ; text/html  ; image/png inline logo.png<logo>; application/json attachment item_message.json; application/pdf attachment Beleg für_order.paid.pdf"; got != want {
+	if got, want := strings.Join(shape, "; "), "text/plain  ; text/html  ; image/png inline logo.png<logo>; application/json attachment item_message.json; application/pdf attachment Beleg für order.paid.pdf"; got != want {
 		t.Errorf("parts %s\nwant %s", got, want)
 	}
 	digest := sha256.Sum256(event("").Data)
@@ -303,6 +305,7 @@ func testUpload(t *testing.T, s *postfix.Server) {
 	if last := m.Parts[len(m.Parts)-1]; last.SHA256 != hex.EncodeToString(digest[:]) || last.Name != "export.csv" || last.Type != "text/csv" {
 		t.Errorf("%+v", last)
 	}
+	testSignedUpload(t, s, body)
 	// A damaged upload must not be delivered, in part or at all.
 	_, err := e.Upload(t.Context(), d, &failing{bytes.NewReader(body[:1<<19])})
 	var classified *transport.Error
@@ -312,6 +315,44 @@ func testUpload(t *testing.T, s *postfix.Server) {
 	sent(t, opened(t, at(s, func(c *Config) { c.To = []string{"frank@acme.example"} })), event("item_upload_2"))
 	if n := len(s.Await(t, "frank", 2)); n != 2 {
 		t.Errorf("%d messages, want 2", n)
+	}
+}
+
+const verifier = `
+import dkim, sys
+raw = open(sys.argv[1], "rb").read()
+sys.exit(0 if dkim.verify(raw[raw.index(b"DKIM-Signature"):], dnsfunc=lambda name, timeout=5: sys.argv[2].encode()) else 1)
+`
+
+// testSignedUpload has Python's dkimpy verify the signature of a message whose
+// attachment is streamed.
+func testSignedUpload(t *testing.T, s *postfix.Server, body []byte) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := opened(t, at(s, func(c *Config) {
+		c.To = []string{"grace@acme.example"}
+		c.DKIM = &DKIM{Domain: "acme.example", Selector: "s1", Key: string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}))}
+	}))
+	digest := sha256.Sum256(body)
+	d := event("item_signed")
+	d.Data, d.Artifact = nil, &transport.Artifact{Name: "export.csv", ContentType: "text/csv", Size: int64(len(body)), SHA256: digest[:]}
+	if _, err := e.Upload(t.Context(), d, bytes.NewReader(body)); err != nil {
+		t.Fatal(err)
+	}
+	file := s.Await(t, "grace", 1)[0]
+	record := "v=DKIM1; k=rsa; p=" + base64.StdEncoding.EncodeToString(public)
+	// The interpreter that Debian's packages belong to.
+	if out, err := exec.CommandContext(t.Context(), "/usr/bin/python3", "-c", verifier, file, record).CombinedOutput(); err != nil {
+		t.Errorf("the signature is not valid: %v\n%s", err, out)
+	}
+	if m := read(t, file); m.Parts[len(m.Parts)-1].SHA256 != hex.EncodeToString(digest[:]) {
+		t.Errorf("%+v", m)
 	}
 }
 

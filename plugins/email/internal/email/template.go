@@ -12,6 +12,7 @@ import (
 	"text/template/parse"
 	"time"
 
+	"github.com/deliveryd/deliveryd/sdk/nametemplate"
 	"github.com/deliveryd/deliveryd/sdk/schema"
 )
 
@@ -37,8 +38,10 @@ type executor interface {
 
 // templates of a destination; nil ones are not configured.
 type templates struct {
-	subject, text, html, artifactName, unsubscribe executor
-	attachments                                    []executor
+	subject, text, html, unsubscribe executor
+
+	artifact    *nametemplate.Template
+	attachments []*nametemplate.Template
 }
 
 // parseTemplates finds the mistakes that `config validate` can show.
@@ -56,12 +59,23 @@ func parseTemplates(c *Config) (*templates, *schema.Diagnostic) {
 		}
 		return t
 	}
+	name := func(at schema.Path, text string) *nametemplate.Template {
+		if finding != nil {
+			return nil
+		}
+		t, err := parseName(text)
+		if err != nil {
+			d := schema.Errorf(at, "%v", err).WithDetail("Placeholders: %s.", strings.Join(nametemplate.Placeholders(), " "))
+			finding = &d
+		}
+		return t
+	}
 	t := &templates{
 		subject: get(schema.At("subject"), c.Subject, false), text: get(schema.At("text"), c.Text, false),
-		html: get(schema.At("html"), c.HTML, true), artifactName: get(schema.At("artifact_name"), c.ArtifactName, false),
+		html: get(schema.At("html"), c.HTML, true), artifact: name(schema.At("artifact_name"), c.ArtifactName),
 	}
 	for i, a := range c.Attachments {
-		t.attachments = append(t.attachments, get(schema.At("attachment").Index(i).Attribute("name"), a.Name, false))
+		t.attachments = append(t.attachments, name(schema.At("attachment").Index(i).Attribute("name"), a.Name))
 	}
 	if c.ListUnsubscribe != nil {
 		t.unsubscribe = get(schema.At("list_unsubscribe", "url"), c.ListUnsubscribe.URL, false)
@@ -176,6 +190,7 @@ type View struct {
 	File                                                                File
 
 	data, metadata []byte
+	digest         []byte
 	parsed         map[string]any
 	steps          int
 	started        time.Time

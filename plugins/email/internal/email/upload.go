@@ -59,14 +59,3 @@ func spool(write func(io.Writer) error) (*os.File, error) {
 	}
 	return spooled, nil
 }
-
-// nameArtifact names an artifact by its template and finds its type.
-func (e *email) nameArtifact(f *file, d *transport.Delivery, v *View) error {
-	name, err := e.text("artifact_name", e.templates.artifactName, v)
-	if err != nil {
-		return err
-	}
-	f.name = fileName(name)
-	f.contentType = typeOf(d.Artifact.ContentType, f.name)
-	return nil
-}
