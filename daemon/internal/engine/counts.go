@@ -1,17 +1,18 @@
 package engine
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"github.com/deliveryd/deliveryd/daemon/internal/store"
 )
 
 const (
-	// healthScan is the least time between two searches for lanes whose health has
-	// waited long enough.
-	healthScan = 100 * time.Millisecond
 	// foldAtLeast is how often the counts of daemons that died are looked for.
 	foldAtLeast = time.Minute
+	// foldLanes bounds the lanes whose health is written with one folding.
+	foldLanes = 5000
 )
 
 // touch notes that the state of the lane's health has changed, which is written
@@ -20,28 +21,21 @@ func (e *Engine) touch(l *lane) {
 	if l.tracker == nil {
 		return
 	}
-	l.urgent = true
 	e.touched[l] = struct{}{}
-	e.healthDue = earlier(e.healthDue, e.now.Add(e.o.RecordEvery))
+	if len(e.urgent) == 0 {
+		e.urgentAt = e.now.Add(e.o.RecordEvery)
+	}
+	e.urgent[l] = struct{}{}
 }
 
-// count notes that only the figures have changed. They are written every
-// CountEvery: see the package store on what more would cost.
+// count notes that only the figures have changed. Of a busy lane they are written
+// every CountEvery: see the package store on what more would cost.
 func (e *Engine) count(l *lane) {
+	if e.stopping || !e.machine.Owns(e.now, l.id) {
+		e.touch(l) // its next owner waits for it
+		return
+	}
 	e.touched[l] = struct{}{}
-	due := e.writeAt(l)
-	if e.machine.Owns(e.now, l.id) && due.Before(e.scannedAt.Add(healthScan)) {
-		due = e.scannedAt.Add(healthScan)
-	}
-	e.healthDue = earlier(e.healthDue, due)
-}
-
-// writeAt is when the health of a lane that has changed is to be written.
-func (e *Engine) writeAt(l *lane) time.Time {
-	if l.urgent || e.stopping || !e.machine.Owns(e.now, l.id) {
-		return e.now
-	}
-	return l.healthAt.Add(e.o.CountEvery)
 }
 
 // written reports whether the lane's health is in the database as it is here, so
@@ -51,48 +45,61 @@ func (e *Engine) written(l *lane) bool {
 	return !changed && l.writing == 0
 }
 
-// addHealth adds the health of the lanes that outcomes are of: rows that are due,
-// and of the others what their totals grow by. It returns the lanes with rows.
+// hurry makes the health of lanes that are to be handed over, or of all when the
+// engine stops, be written with the next outcomes.
+func (e *Engine) hurry() {
+	for l := range e.touched {
+		if e.stopping || !e.machine.Owns(e.now, l.id) {
+			e.touch(l)
+		}
+	}
+}
+
+// addHealth adds the health of lanes to what a transaction of outcomes writes, and
+// returns them: of those whose state has changed, and of those with outcomes in it
+// that have not been written for a while. Of the others with outcomes in it only
+// what their totals grow by is kept.
 func (e *Engine) addHealth(o *store.Outcomes, batch []outcomeOf) (lanes []*lane) {
 	write := func(l *lane) {
-		delete(e.touched, l)
-		l.urgent, l.healthAt = false, e.now
-		l.writing++
 		lanes = append(lanes, l)
-		o.Health = append(o.Health, e.healthRow(l))
+		o.Health = append(o.Health, e.takeHealth(l, true))
 	}
 	for i := range batch {
 		l := batch[i].it.lane
-		if _, ok := e.touched[l]; !ok || l.tracker == nil {
+		if l.tracker == nil {
 			continue
 		}
-		if !e.writeAt(l).After(e.now) {
+		_, changed := e.touched[l]
+		_, urgent := e.urgent[l]
+		if changed && l.writing == 0 && (urgent || e.now.Sub(l.healthAt) >= e.o.CountEvery) {
 			write(l)
-			continue
-		}
-		if c, ok := counts(l); ok {
+		} else if c, ok := counts(l); ok {
 			o.Counts = append(o.Counts, c)
 		}
 	}
-	if e.healthDue.After(e.now) && !e.stopping {
-		return lanes
-	}
-	e.healthDue, e.scannedAt = time.Time{}, e.now
-	for l := range e.touched {
-		switch at := e.writeAt(l); {
-		case l.pending > 0: // written together with its outcomes that wait
-		case at.After(e.now):
-			e.healthDue = earlier(e.healthDue, at)
-		case len(o.Health) < recordMax:
+	for l := range e.urgent {
+		// A lane with outcomes that wait is written together with them.
+		if l.pending == 0 && l.writing == 0 && len(o.Health) < recordMax {
 			write(l)
-		default:
-			e.healthDue = e.now
 		}
 	}
-	if e.healthDue.Before(e.now.Add(healthScan)) && e.healthDue.After(e.now) {
-		e.healthDue = e.now.Add(healthScan)
-	}
+	e.urgentAt = e.now.Add(e.o.RecordEvery) // for those that are left
 	return lanes
+}
+
+// takeHealth returns the lane's row to be written, with what its totals have grown
+// by or, where that is for the outcomes to bring, without.
+func (e *Engine) takeHealth(l *lane, counted bool) store.HealthRow {
+	delete(e.touched, l)
+	delete(e.urgent, l)
+	l.healthAt = e.now
+	l.writing++
+	row := e.healthRow(l)
+	if counted {
+		c, _ := counts(l)
+		row.AddDeliveries, row.AddFailures, row.AddUsage = c.Deliveries, c.Failures, c.Usage
+	}
+	return row
 }
 
 // counts takes what the lane's totals have grown by.
@@ -103,27 +110,51 @@ func counts(l *lane) (c store.Count, ok bool) {
 	return c, c.Deliveries > 0 || c.Usage > 0
 }
 
-// foldCounts adds what was counted to the rows of the destinations.
+// foldCounts writes the health of busy lanes, and adds what was counted to the rows
+// of the destinations.
 func (e *Engine) foldCounts() {
-	if e.folding || !e.counted && e.now.Sub(e.foldedAt) < foldAtLeast {
+	all := e.now.Sub(e.foldedAt) >= foldAtLeast
+	if e.folding || !e.counted && len(e.touched) == 0 && !all {
 		return
 	}
 	after := e.foldedTo
-	if e.now.Sub(e.foldedAt) >= foldAtLeast {
+	if all {
 		after, e.foldedAt = 0, e.now
 	}
-	e.folding, e.counted = true, false
+	var health []store.HealthRow
+	var lanes []*lane
+	for l := range e.touched {
+		if _, urgent := e.urgent[l]; urgent || l.writing > 0 {
+			continue
+		}
+		lanes = append(lanes, l)
+		if health = append(health, e.takeHealth(l, false)); len(health) == foldLanes {
+			break
+		}
+	}
+	slices.SortFunc(health, func(a, b store.HealthRow) int { return cmp.Compare(a.DestinationID, b.DestinationID) })
+	e.folding, e.foldUnderWay, e.counted = true, true, false
 	go func() {
 		started := time.Now()
-		last, more, err := e.queue.FoldCounts(e.ctx, e.o.DaemonID, after)
-		took := time.Since(started)
-		if err != nil && e.ctx.Err() == nil {
-			e.log.Warn("adding counts to the destinations failed, trying again", "error", err)
-		}
-		pause(e.ctx, min(took*(discoverLoad-1), discoverPause))
+		last, more, err := e.queue.FoldCounts(e.ctx, e.o.DaemonID, after, health)
 		e.post(func() {
-			e.folding, e.foldedTo = false, max(last, e.foldedTo)
-			e.counted = e.counted || more || err != nil
+			e.foldedTo, e.counted = max(last, e.foldedTo), e.counted || more || err != nil
+			e.foldDone(lanes, err)
 		})
+		pause(e.ctx, min(time.Since(started)*(discoverLoad-1), discoverPause))
+		e.post(func() { e.folding = false })
 	}()
+}
+
+func (e *Engine) foldDone(lanes []*lane, err error) {
+	if err != nil && e.ctx.Err() == nil {
+		e.log.Warn("writing the health of destinations failed, trying again", "error", err)
+	}
+	e.foldUnderWay = false
+	for _, l := range lanes {
+		l.writing--
+		if err != nil && l.tracker != nil {
+			e.touched[l] = struct{}{}
+		}
+	}
 }

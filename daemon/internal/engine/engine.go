@@ -40,7 +40,7 @@ type Queue interface {
 	Discover(ctx context.Context, floors []store.Floor, f func(store.Waiting)) error
 	Record(ctx context.Context, o *store.Outcomes, keepCompleted bool) (store.Applied, error)
 	ExpireWaiting(ctx context.Context, destination int32, from store.WalkPosition, expiry time.Duration, limit int, reason string, inFlight []string) (expired int, next store.WalkPosition, done bool, err error)
-	FoldCounts(ctx context.Context, daemon string, after int64) (last int64, more bool, err error)
+	FoldCounts(ctx context.Context, daemon string, after int64, health []store.HealthRow) (last int64, more bool, err error)
 	LogLate(ctx context.Context, late []store.LateAttempt) error
 	Mark(ctx context.Context, items []store.Item, count bool) error
 	Health(ctx context.Context, destinationID int32) (store.Health, error)
@@ -193,35 +193,36 @@ type Engine struct {
 	inlineBudget *semaphore.Weighted
 
 	// Everything below belongs to the loop.
-	now        time.Time // of the current turn
-	searches   *time.Ticker
-	machine    *lease.Machine
-	lanes      map[int32]*lane
-	plugins    map[string]*plugin
-	ready      laneQueue // lanes that may dispatch
-	hungry     laneQueue // lanes that want to read
-	timers     timerHeap
-	inFlight   map[string]*item
-	parked     []*item // attempts that wait for an upload to end
-	uploads    int     // at work
-	suspects   []*item // attempts that are to be marked before they begin
-	buffered   int
-	bytes      int64 // of payloads buffered and in flight
-	reads      int   // read jobs at work
-	pending    []outcomeOf
-	oldest     time.Time          // of pending
-	recording  bool               // a batch is being recorded
-	unrecorded int                // outcomes in it
-	touched    map[*lane]struct{} // lanes whose health is to be written
-	healthDue  time.Time          // when one of them is; zero: never
-	scannedAt  time.Time          // when they were searched last
-	counted    bool               // counts wait to be folded
-	folding    bool
-	foldedTo   int64     // see Store.FoldCounts
-	foldedAt   time.Time // when all of them were
-	wanted     map[int32]struct{}
-	acquiring  bool
-	releasing  bool
+	now          time.Time // of the current turn
+	searches     *time.Ticker
+	machine      *lease.Machine
+	lanes        map[int32]*lane
+	plugins      map[string]*plugin
+	ready        laneQueue // lanes that may dispatch
+	hungry       laneQueue // lanes that want to read
+	timers       timerHeap
+	inFlight     map[string]*item
+	parked       []*item // attempts that wait for an upload to end
+	uploads      int     // at work
+	suspects     []*item // attempts that are to be marked before they begin
+	buffered     int
+	bytes        int64 // of payloads buffered and in flight
+	reads        int   // read jobs at work
+	pending      []outcomeOf
+	oldest       time.Time          // of pending
+	recording    bool               // a batch is being recorded
+	unrecorded   int                // outcomes in it
+	touched      map[*lane]struct{} // lanes whose health is to be written
+	urgent       map[*lane]struct{} // those of them that do not wait for foldCounts
+	urgentAt     time.Time          // when these are
+	counted      bool               // counts wait to be folded
+	folding      bool               // or paused after it
+	foldUnderWay bool
+	foldedTo     int64     // see Store.FoldCounts
+	foldedAt     time.Time // when all of them were
+	wanted       map[int32]struct{}
+	acquiring    bool
+	releasing    bool
 	// coordinated is when the last acquisition or release was answered: what a
 	// renewal sent before says of our lanes is out of date.
 	coordinated time.Time
@@ -257,7 +258,7 @@ func New(o Options, queue Queue, destinations Destinations, transports Transport
 		machine: lease.New(o.DaemonID, o.Lease), lanes: map[int32]*lane{}, plugins: map[string]*plugin{},
 		ready: laneQueue{in: inReady}, hungry: laneQueue{in: inHungry},
 		fetches: make(chan struct{}, maxFetches), loads: make(chan struct{}, maxLoads), inlineBudget: semaphore.NewWeighted(maxUploads / 2 * maxInline),
-		inFlight: map[string]*item{}, wanted: map[int32]struct{}{}, touched: map[*lane]struct{}{},
+		inFlight: map[string]*item{}, wanted: map[int32]struct{}{}, touched: map[*lane]struct{}{}, urgent: map[*lane]struct{}{},
 		rand: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), ctx: ctx, cancel: cancel,
 	}
 	e.setLive(Live{o.DiscoverEvery, o.KeepCompleted, o.MaxPayload})

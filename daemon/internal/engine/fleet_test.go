@@ -278,7 +278,7 @@ func TestZombieUndoesNothing(t *testing.T) {
 			<-done
 		}()
 		ids := f.insert(d, 2, "", "")
-		waitState(t, zombie, func(s engine.State) bool { return s.InFlight == 1 })
+		waitState(t, zombie, func(engine.State) bool { return f.fake.count(ids[0]) == 1 }) // it stands at the gate
 		zombieQueue.on.Store(true)
 
 		// The second daemon waits for the lease, takes over and delivers both.

@@ -91,7 +91,6 @@ type lane struct {
 	found                        *finding  // of an active check, to be taken in; nil: none
 	writing                      int       // transactions under way that hold its health
 	healthAt                     time.Time // when it was written last
-	urgent                       bool      // more than figures of it have changed since
 	limiter                      *rate.Limiter
 	deficit                      int64 // deficit round robin, bytes
 	pending                      int   // outcomes that wait to be recorded

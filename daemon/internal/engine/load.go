@@ -136,7 +136,10 @@ func (e *Engine) configure(l *lane, got loaded) {
 		l.resets = readMetadata(got.health).Resets
 	} else {
 		l.breaker.Configure(d.Settings.Breaker, d.Settings.Concurrency)
-		l.tracker.Configure(e.now, healthPolicy(d.Settings))
+		if change := l.tracker.Configure(e.now, healthPolicy(d.Settings)); change != nil {
+			e.healthChanged(l, change)
+			e.touch(l)
+		}
 	}
 	if changed {
 		e.transition(l, l.breaker.Release(e.now, "the destination was changed"))
@@ -215,6 +218,7 @@ func (e *Engine) unload(l *lane) {
 	e.dropQueue(l)
 	l.dest, l.breaker, l.tracker, l.limiter = nil, nil, nil, nil
 	delete(e.touched, l)
+	delete(e.urgent, l)
 	l.block, l.orphan, l.refused = "", "", ""
 }
 

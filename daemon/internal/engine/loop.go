@@ -57,7 +57,8 @@ func (e *Engine) Run(ctx context.Context) error {
 		case <-timer.C:
 		case <-stop:
 			stop = nil
-			e.stopping, e.healthDue = true, e.now
+			e.stopping = true
+			e.hurry()
 			e.startUploads() // what waits for room is not begun
 			e.log.Info("engine stops: nothing new is started", "in_flight", len(e.inFlight), "unrecorded", len(e.pending)+e.unrecorded)
 		}
@@ -151,7 +152,7 @@ func (e *Engine) Stop(ctx context.Context) error {
 
 // idle reports whether nothing is under way.
 func (e *Engine) idle() bool {
-	return len(e.inFlight) == 0 && len(e.pending) == 0 && !e.recording && len(e.touched) == 0 && e.reads == 0
+	return len(e.inFlight) == 0 && len(e.pending) == 0 && !e.recording && !e.foldUnderWay && len(e.touched) == 0 && e.reads == 0
 }
 
 // leave gives all lanes back, so that others need not wait for the lease to end.
@@ -159,7 +160,7 @@ func (e *Engine) leave() error {
 	ctx, cancel := context.WithTimeout(e.ctx, 5*time.Second)
 	defer cancel()
 	e.machine.Leave()
-	if _, _, err := e.queue.FoldCounts(ctx, e.o.DaemonID, 0); err != nil {
+	if _, _, err := e.queue.FoldCounts(ctx, e.o.DaemonID, 0, nil); err != nil {
 		e.log.Warn("adding counts to the destinations failed: another daemon will", "error", err)
 	}
 	if err := e.queue.EndLease(ctx, e.o.DaemonID); err != nil {

@@ -48,8 +48,8 @@ func (e *Engine) renewed(sent time.Time, got store.Lease) {
 	for _, id := range e.machine.Rebalance() {
 		e.log.Info("handing a lane over", "destination_id", id)
 		e.dropQueue(e.lanes[id])
-		e.healthDue = e.now // its next owner waits for it
 	}
+	e.hurry()
 	if !e.coordinating() && sent.After(e.coordinated) {
 		e.lost("the database says that others have lanes of this daemon: was its clock stepped?", e.machine.Missing(got.Lanes))
 		e.giveBackLanes(e.machine.Strays(got.Lanes))

@@ -37,14 +37,17 @@ func (e *Engine) settleLater(o outcomeOf) {
 }
 
 // flushAt is when something must be recorded; zero if nothing is waiting.
-func (e *Engine) flushAt() time.Time {
+func (e *Engine) flushAt() (at time.Time) {
 	if e.recording {
-		return time.Time{}
+		return at
 	}
-	if len(e.pending) == 0 {
-		return e.healthDue
+	if len(e.pending) > 0 {
+		at = e.oldest.Add(e.o.RecordEvery)
 	}
-	return earlier(e.oldest.Add(e.o.RecordEvery), e.healthDue)
+	if len(e.urgent) > 0 {
+		at = earlier(at, e.urgentAt)
+	}
+	return at
 }
 
 // flush records pending outcomes if it is time. One transaction runs at a time:

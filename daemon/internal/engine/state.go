@@ -70,20 +70,16 @@ func healthPolicy(s destination.Settings) health.Settings {
 	return policy.WithDefaults()
 }
 
-// healthRow is what the next outcomes transaction writes of a lane.
+// healthRow is the row of a lane's health, without what its totals have grown by.
 func (e *Engine) healthRow(l *lane) store.HealthRow {
-	update, ok := l.tracker.Take()
-	if !ok {
-		update.Row = l.tracker.Row() // only the breaker has changed
-	}
+	update := l.tracker.Row()
 	snapshot := l.breaker.Snapshot()
 	m, _ := json.Marshal(metadata{Breaker: snapshot, Health: update.Metadata, Resets: l.resets, Allowance: e.allowance(l)}) // plain values cannot fail
 	row := store.HealthRow{
 		DestinationID: l.id, Status: update.Status.String(), ConsecutiveFailures: clamp32(update.ConsecutiveFailures),
-		AddFailures: clamp32(update.AddFailures), AddDeliveries: clamp32(update.AddDeliveries),
 		AverageMillis: pointer(int32(update.AverageResponseTime)), LastFailureAt: pointer(update.LastFailureAt), LastSuccessAt: pointer(update.LastSuccessAt),
 		DisabledAt: pointer(update.DisabledAt), DisabledReason: pointer(update.DisabledReason),
-		BreakerState: snapshot.State.String(), BreakerOpenedAt: pointer(snapshot.OpenedAt), Metadata: m, AddUsage: l.used,
+		BreakerState: snapshot.State.String(), BreakerOpenedAt: pointer(snapshot.OpenedAt), Metadata: m,
 	}
 	if l.breaker.Held() != breaker.NotHeld {
 		row.HeldAt, row.HoldReason = pointer(snapshot.OpenedAt), pointer(snapshot.Reason)
@@ -91,7 +87,6 @@ func (e *Engine) healthRow(l *lane) store.HealthRow {
 	if l.refused != "" {
 		row.HeldAt, row.HoldReason = pointer(l.refusedAt), pointer(l.refused)
 	}
-	l.used = 0
 	return row
 }
 

@@ -106,8 +106,6 @@ type Tracker struct {
 	average                        float64
 
 	lastCheckAt, lastFailureAt, lastSuccessAt time.Time
-
-	dirty bool
 }
 
 // Configure changes the settings. It returns the change of status that new
@@ -116,7 +114,6 @@ func (t *Tracker) Configure(now time.Time, settings Settings) *Change {
 	before := t.Status()
 	t.settings = settings
 	change := t.change(now, before, "the health thresholds changed")
-	t.dirty = t.dirty || change != nil
 	return change
 }
 
@@ -193,7 +190,6 @@ func (t *Tracker) count(now time.Time, failures int64) {
 	t.totalFailures += failures
 	t.newFailures += failures
 	t.lastCheckAt = now
-	t.dirty = true
 }
 
 func (t *Tracker) endRun() {
@@ -232,7 +228,6 @@ func (t *Tracker) disableReason(now time.Time, o Outcome) string {
 func (t *Tracker) Check(now time.Time, passed bool, reason string) *Change {
 	before := t.Status()
 	t.lastCheckAt = now
-	t.dirty = true
 	if !passed {
 		t.checkPassed = false
 		if t.failedChecks < math.MaxInt32 {
@@ -261,7 +256,6 @@ func (t *Tracker) Disable(now time.Time, reason string) *Change {
 
 func (t *Tracker) disable(now time.Time, reason string) {
 	t.disabled, t.disabledAt, t.disabledReason = true, now, reason
-	t.dirty = true
 }
 
 // Enable ends Disable and forgets every run of failures; the totals stay. It
@@ -271,7 +265,6 @@ func (t *Tracker) Enable(now time.Time) *Change {
 	t.disabled, t.disabledAt, t.disabledReason = false, time.Time{}, ""
 	t.endRun()
 	t.failedChecks = 0
-	t.dirty = true
 	return t.change(now, before, "enabled")
 }
 

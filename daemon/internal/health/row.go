@@ -47,17 +47,6 @@ type Metadata struct {
 	FailedChecks int `json:"failed_checks,omitempty"`
 }
 
-// Update is what one transaction writes of a destination's health: everything
-// in Row as it is, except that the two totals grow by the two increments,
-// because rows are also read and counted by others.
-type Update struct {
-	Row
-	// AddDeliveries is what to add to total_deliveries.
-	AddDeliveries int64
-	// AddFailures is what to add to total_failures.
-	AddFailures int64
-}
-
 // New returns the record that a row holds; the zero row is a destination
 // without a history. settings must be valid and complete. Values that cannot be
 // are put right rather than refused, as anyone may have written the row.
@@ -113,34 +102,13 @@ func (t *Tracker) Row() Row {
 	}
 }
 
-// Take returns what has to be written since the last Take, and ok false if
-// that is nothing. Fold the outcomes of a transaction and Take right after, so
-// that the totals grow in the transaction that ends those attempts. If the
-// transaction fails, PutBack what was taken.
-func (t *Tracker) Take() (update Update, ok bool) {
-	if !t.dirty {
-		return Update{}, false
-	}
-	update = Update{Row: t.Row(), AddDeliveries: t.newDeliveries, AddFailures: t.newFailures}
-	t.newDeliveries, t.newFailures = 0, 0
-	t.dirty = false
-	return update, true
-}
-
-// TakeCounts returns what the totals have grown by since the last Take or
-// TakeCounts, for a transaction that keeps only that; the rest waits for Take.
+// TakeCounts returns what the totals have grown by since the last time. Fold the
+// outcomes of a transaction and take the counts right after, so that the totals
+// grow in the transaction that ends those attempts.
 func (t *Tracker) TakeCounts() (deliveries, failures int64) {
 	deliveries, failures = t.newDeliveries, t.newFailures
 	t.newDeliveries, t.newFailures = 0, 0
 	return deliveries, failures
-}
-
-// PutBack returns an Update that could not be written. The next Take has its
-// increments and whatever has changed since.
-func (t *Tracker) PutBack(update Update) {
-	t.newDeliveries += update.AddDeliveries
-	t.newFailures += update.AddFailures
-	t.dirty = true
 }
 
 // SuccessRate returns the share of deliveries that did not fail as percentage

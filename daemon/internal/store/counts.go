@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"maps"
+	"math"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -28,11 +29,12 @@ delete from outcome_counts where id = any(array(
   order by id limit $3 for update skip locked))
 returning id, destination_ids, deliveries, failures, uses, secret_ids, secret_uses`
 
-// totalsSQL locks in id order first, since an update alone takes its rows in the
-// order of its plan and two of them could then deadlock.
+// lockHealthSQL locks in id order all that two statements then write, since two
+// daemons that fold the counts of a third could deadlock otherwise.
+const lockHealthSQL = `
+select from destination_health where destination_id = any($1::int[]) order by destination_id for no key update`
+
 const totalsSQL = `
-with locked as materialized (
-  select destination_id from destination_health where destination_id = any($1::int[]) order by destination_id for no key update)
 update destination_health h set
   total_failures = least(h.total_failures::bigint + x.failures, 2147483647)::int,
   total_deliveries = least(h.total_deliveries::bigint + x.deliveries, 2147483647)::int,
@@ -41,9 +43,10 @@ update destination_health h set
       / (h.total_deliveries::bigint + x.deliveries), 2), 'FM990.00') else '0' end,
   updated_at = now()
 from unnest($1::int[], $2::bigint[], $3::bigint[]) as x(id, deliveries, failures)
-where h.destination_id = x.id and h.destination_id in (select destination_id from locked)`
+where h.destination_id = x.id`
 
-// usageSQL locks in id order, as totalsSQL does.
+// usageSQL locks in id order first, since an update alone takes its rows in the
+// order of its plan and two of them could then deadlock.
 const usageSQL = `
 with locked as materialized (
   select id from delivery_destinations where id = any($1::int[]) order by id for no key update)
@@ -52,7 +55,7 @@ update delivery_destinations d set
 from unnest($1::int[], $2::bigint[]) as x(id, n)
 where d.id = x.id and d.id in (select id from locked)`
 
-// secretUseSQL locks in id order, as totalsSQL does.
+// secretUseSQL locks in id order, as usageSQL does.
 const secretUseSQL = `
 with locked as materialized (
   select id from webhook_secrets where id = any($1::text[]) order by id for no key update)
@@ -86,11 +89,13 @@ type sums struct {
 	secrets                    map[string]int64
 }
 
-// FoldCounts adds the counts that a daemon has recorded to the rows of their
-// destinations and secrets, and those of daemons that are no more. It takes rows
-// with an id above after, which spares it the dead ones of what was folded before,
-// and returns the highest id that it took, and whether there may be more.
-func (s *Store) FoldCounts(ctx context.Context, daemon string, after int64) (last int64, more bool, err error) {
+// FoldCounts writes the health of destinations, sorted by destination, and adds the
+// counts that a daemon has recorded to the rows of their destinations and secrets,
+// and those of daemons that are no more. It takes counts with an id above after,
+// which spares it the dead ones of what was folded before, and returns the highest
+// id that it took, and whether there may be more. The daemon must not record the
+// health of the same destinations meanwhile.
+func (s *Store) FoldCounts(ctx context.Context, daemon string, after int64, health []HealthRow) (last int64, more bool, err error) {
 	ctx, cancel := s.deadline(ctx)
 	defer cancel()
 	sum := sums{last: after, deliveries: map[int32]int64{}, failures: map[int32]int64{}, uses: map[int32]int64{}, secrets: map[string]int64{}}
@@ -99,15 +104,10 @@ func (s *Store) FoldCounts(ctx context.Context, daemon string, after int64) (las
 		if err != nil {
 			return err
 		}
-		if err := sum.read(rows); err != nil || sum.rows == 0 {
+		if err := sum.read(rows); err != nil || sum.rows+len(health) == 0 {
 			return err
 		}
-		var batch pgx.Batch
-		// Secrets before destinations, in the order in which a change of a secret locks them.
-		queueSums(&batch, secretUseSQL, sum.secrets)
-		queueTotals(&batch, &sum)
-		queueUsage(&batch, sum.uses)
-		return tx.SendBatch(ctx, &batch).Close()
+		return tx.SendBatch(ctx, sum.batch(health)).Close()
 	})
 	if err != nil {
 		return after, false, wrap("adding counts to the destinations", err)
@@ -139,14 +139,39 @@ func add[K comparable](sum map[K]int64, keys []K, n []int32) {
 	}
 }
 
-func queueTotals(batch *pgx.Batch, sum *sums) {
-	if len(sum.deliveries) == 0 {
+// batch returns the statements that write health rows and the sums.
+func (s *sums) batch(health []HealthRow) *pgx.Batch {
+	var batch pgx.Batch
+	// Secrets before destinations, in the order in which a change of a secret locks them.
+	queueSums(&batch, secretUseSQL, s.secrets)
+	ids := slices.Collect(maps.Keys(s.deliveries))
+	for i := range health {
+		ids = append(ids, health[i].DestinationID)
+	}
+	batch.Queue(lockHealthSQL, ids)
+	health = slices.Clone(health)
+	for i := range health {
+		h := &health[i]
+		h.AddDeliveries, h.AddFailures = clamp(s.deliveries[h.DestinationID]), clamp(s.failures[h.DestinationID])
+		delete(s.deliveries, h.DestinationID)
+	}
+	queueHealth(&batch, health)
+	s.queueTotals(&batch)
+	queueUsage(&batch, s.uses)
+	return &batch
+}
+
+func clamp(n int64) int32 { return int32(min(n, math.MaxInt32)) }
+
+// queueTotals adds to destinations whose health nobody here knows.
+func (s *sums) queueTotals(batch *pgx.Batch) {
+	if len(s.deliveries) == 0 {
 		return
 	}
-	ids := slices.Sorted(maps.Keys(sum.deliveries))
+	ids := slices.Sorted(maps.Keys(s.deliveries))
 	deliveries, failures := make([]int64, len(ids)), make([]int64, len(ids))
 	for i, id := range ids {
-		deliveries[i], failures[i] = sum.deliveries[id], sum.failures[id]
+		deliveries[i], failures[i] = s.deliveries[id], s.failures[id]
 	}
 	batch.Queue(totalsSQL, ids, deliveries, failures)
 }

@@ -12,7 +12,7 @@ import (
 // fold adds what a daemon has counted, and those without a lease.
 func (f *fixture) fold(t testing.TB, daemon string) {
 	t.Helper()
-	if _, _, err := f.FoldCounts(t.Context(), daemon, 0); err != nil {
+	if _, _, err := f.FoldCounts(t.Context(), daemon, 0, nil); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -50,7 +50,11 @@ func TestCountsAreAddedOnce(t *testing.T) {
 				want.Secret += n
 			case 2:
 				n, bad = 0, 0
-				last, _, err := f.FoldCounts(t.Context(), daemon, folded[daemon])
+				var health []HealthRow
+				if rapid.Bool().Draw(rt, "with health") {
+					health = []HealthRow{{DestinationID: d.ID, Status: "degraded", BreakerState: "closed"}}
+				}
+				last, _, err := f.FoldCounts(t.Context(), daemon, folded[daemon], health)
 				if err != nil {
 					rt.Fatal(err)
 				}

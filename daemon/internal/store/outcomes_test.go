@@ -109,7 +109,7 @@ func TestWritersOfTheSameRowsDoNotDeadlock(t *testing.T) {
 	for worker := range 2 {
 		wg.Go(func() {
 			for range 25 { // no worker has a lease: each folds the counts of all
-				if _, _, err := f.FoldCounts(t.Context(), fmt.Sprint("daemon", worker), 0); err != nil {
+				if _, _, err := f.FoldCounts(t.Context(), fmt.Sprint("daemon", worker), 0, nil); err != nil {
 					t.Error(err)
 				}
 			}

@@ -14,7 +14,7 @@ func hot() map[string]string {
 		"insertItems": insertItemsSQL, "claimKeys": claimKeysSQL, "insertKeyedItems": insertKeyedItemsSQL, "readKey": readKeySQL,
 		"readReady": readReadySQL, "payload": payloadSQL, "discover": discoverSQL, "mark": markSQL,
 		"deliveredDelete": deliveredDeleteSQL, "deliveredKeep": deliveredKeepSQL, "undelivered": undeliveredSQL, "logged": loggedSQL,
-		"health": healthSQL, "usage": usageSQL, "secretUse": secretUseSQL, "insertCounts": insertCountsSQL, "takeCounts": takeCountsSQL, "totals": totalsSQL, "renew": renewSQL, "live": daemonsSQL, "acquire": acquireSQL,
+		"health": healthSQL, "usage": usageSQL, "secretUse": secretUseSQL, "insertCounts": insertCountsSQL, "takeCounts": takeCountsSQL, "lockHealth": lockHealthSQL, "totals": totalsSQL, "renew": renewSQL, "live": daemonsSQL, "acquire": acquireSQL,
 		"release": releaseSQL, "releaseAll": releaseAllSQL, "sweepDaemons": sweepDaemonsSQL, "gone": goneSQL, "waiting": waitingSQL, "deadLetters": deadLettersSQL, "cancel": cancelSQL,
 		"replayOne": replayOneSQL, "replayMany": replayManySQL, "expire": expireSQL, "sweepKeys": sweepKeysSQL,
 		"sweepFinished": sweepFinishedSQL, "logPartitions": logPartitionsSQL, "strayDays": strayDaysSQL, "audit": auditSQL, "sealedConfigs": sealedConfigsSQL, "sealedSecrets": sealedSecretsSQL, "resealConfig": resealConfigSQL, "resealSecret": resealSecretSQL,
