@@ -37,7 +37,7 @@ func build(t *testing.T) (bin string) {
 	for output, source := range map[string]string{
 		"deliveryd":                           "deliveryd/daemon/cmd/deliveryd",
 		"plugins/deliveryd-transport-webhook": "deliveryd/plugins/webhook",
-		"plugins/deliveryd-transport-sink":    "deliveryd/plugins/sink",
+		"testing/deliveryd-transport-sink":    "deliveryd/plugins/sink",
 	} {
 		cmd := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(bin, output), "github.com/deliveryd/"+source)
 		if out, err := cmd.CombinedOutput(); err != nil {

@@ -174,7 +174,7 @@ func describeItem(it *api.DeliveryItem) string {
 		text += ", the receiver calls it " + oneLine(it.Reference)
 	}
 	if it.FailureReason != "" {
-		text += ": " + oneLine(it.FailureReason)
+		text += ": " + printable(it.FailureReason) // whole: what to do about it stands at its end
 	}
 	return text
 }

@@ -43,8 +43,14 @@ func printReload(w io.Writer, r *api.ReloadReport) error {
 		label string
 		names []string
 	}{
-		{"added", r.Added}, {"changed", r.Changed}, {"removed, now disabled", r.Removed}, {"waiting for its plugin", r.Waiting},
-		{"plugin", r.Plugins}, {"setting", r.Applied}, {"warning", r.Warnings}, {"needs a restart", r.NotReloaded},
+		{"added", r.Added},
+		{"changed", r.Changed},
+		{"removed, now disabled", r.Removed},
+		{"waiting for its plugin", r.Waiting},
+		{"plugin", r.Plugins},
+		{"setting", r.Applied},
+		{"warning", r.Warnings},
+		{"needs a restart", r.NotReloaded},
 	} {
 		for i, name := range list.names {
 			if i == maxReloadNames {

@@ -97,13 +97,16 @@ func TestSecretsNeverLeaveTheDaemon(t *testing.T) {
 		}
 		ask(http.MethodPost, "/v1/destinations/told/test?organization=acme", "")
 		ask(http.MethodPost, "/v1/destinations?organization=acme", fmt.Sprintf(`{"label":"made-%d","type":"sink","config":{"secret":%q,"validate_quotes":true,"crash_after":"x"}}`, round, h.secrets[0]))
-		ask(http.MethodPost, "/v1/destinations?organization=acme", fmt.Sprintf(`{"label":"made-%d","type":"sink","config":{"secret":%q,"validate_quotes":true}}`, round, h.secrets[1]))
+		ask(http.MethodPost, "/v1/destinations?organization=acme", fmt.Sprintf(`{"label":"made-%d","type":"sink","config":{"secret":%q,"validate_quotes":true,"log_secret":true}}`, round, h.secrets[1]))
+		ask(http.MethodPost, fmt.Sprintf("/v1/destinations/made-%d/test?organization=acme", round), "")
 		_, text := d.ask(h.secrets[2], http.MethodGet, "/v1/deliveries", "") // as a token
 		said.WriteString(text)
 		if round%6 == 0 {
 			for _, args := range [][]string{
-				{"config", "validate", "--config", d.config}, {"config", "show", "--config", d.config},
-				{"reload", "--json"}, {"destinations", "list", "--organization", "acme", "--json"},
+				{"config", "validate", "--config", d.config},
+				{"config", "show", "--config", d.config},
+				{"reload", "--json"},
+				{"destinations", "list", "--organization", "acme", "--json"},
 			} {
 				fmt.Fprintf(&said, "\n%v: %s\n", args, d.run(args...))
 			}

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/deliveryd/deliveryd/daemon/internal/pluginhost"
+	"github.com/deliveryd/deliveryd/daemon/internal/secret"
 	transportv1 "github.com/deliveryd/deliveryd/gen/transport/v1"
 )
 
@@ -89,10 +90,15 @@ func (r *Registry) tryOne(ctx context.Context, d *Declaration, id int32, in Tria
 			return err
 		}
 	}
+	secrets := secret.TextsAt(d.Config, d.SecretPaths)
+	for _, one := range req.GetSecrets() {
+		secrets = append(secrets, one.GetKey())
+	}
+	defer r.know(secrets...)()
 	err := in.Try(ctx, d.Type, req)
 	var refused *pluginhost.DiagnosticsError
 	if errors.As(err, &refused) {
-		return &ConfigError{Destination: name, Diagnostics: refused.Diagnostics}
+		return &ConfigError{Destination: name, Diagnostics: scrubDiagnostics(refused.Diagnostics, secrets)}
 	}
 	return err
 }

@@ -37,6 +37,10 @@ func TestHostileStderr(t *testing.T) {
 		t.Error("an escape sequence reached the log")
 	}
 	r.mustDeliver(t, "noop", knob{})
+	got, err := r.deliver(t, "noop", batch(knob{Do: "fail", Text: "the password hunter2 is wrong"}))
+	if f := got["item-0"].GetFailure(); err != nil || f.GetMessage() != "the password *** is wrong" || string(f.GetExcerpt()) != f.GetMessage() {
+		t.Errorf("a failure that quotes a secret: %v, %v", f, err)
+	}
 }
 
 // TestLongStdoutLine writes what stops go-plugin's scanner for good and hangs

@@ -130,7 +130,20 @@ func (p *process) accept(track *tracker, results []*transportv1.Result) []*trans
 	accepted := track.accept(results)
 	p.itemsIn.Add(int64(track.left - before))
 	p.reportStrays(track)
+	p.hideSecrets(accepted)
 	return accepted
+}
+
+// hideSecrets removes known secrets from what is kept of failures: a plugin may
+// quote its configuration, and a peer what it was sent. An answer to a success is
+// left as it is, since looking through each would cost more than the rest of it.
+func (p *process) hideSecrets(results []*transportv1.Result) {
+	for _, result := range results {
+		if f := result.GetFailure(); f != nil {
+			f.Message = p.log.show(f.GetMessage())
+			f.Excerpt = []byte(p.log.show(string(f.GetExcerpt())))
+		}
+	}
 }
 
 // awaitEnd reads the end of a stream whose results are complete, and what a

@@ -361,6 +361,8 @@ func (s *testServer) attempt(ctx context.Context, item *transportv1.Item, k knob
 		}}
 		result.Resume = make([]byte, 20_000)
 		result.Took = durationpb.New(-time.Second)
+	case "fail":
+		result.Outcome = &transportv1.Result_Failure{Failure: &transportv1.Failure{Class: transportv1.Failure_CLASS_TRANSIENT, Message: k.Text, Excerpt: []byte(k.Text)}}
 	case "exit":
 		os.Exit(k.N)
 	case "panic":

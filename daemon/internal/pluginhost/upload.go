@@ -75,6 +75,7 @@ func (p *process) upload(ctx context.Context, track *tracker, header *transportv
 		return nil, p.incomplete(ctx, track, err)
 	}
 	accepted := track.accept([]*transportv1.Result{response.GetResult()})
+	p.hideSecrets(accepted)
 	p.reportStrays(track)
 	if len(accepted) == 0 {
 		return nil, p.incomplete(ctx, track, io.EOF)

@@ -40,7 +40,7 @@ type Options struct {
 	Shapes []Shape
 	// Peer is the directory of the peer's source; empty means none. Defaults to none.
 	Peer string
-	// Bin holds deliveryd and plugins/. Required.
+	// Bin holds deliveryd, plugins/ and testing/. Required.
 	Bin string
 	// Build is where bench.json, logs and the database go; the database is removed at the end. Required.
 	Build string

@@ -23,7 +23,11 @@ func selfPID() int { return os.Getpid() }
 func (h *harness) daemonPath() string { return filepath.Join(h.Bin, "deliveryd") }
 
 func (h *harness) pluginPath(transport string) string {
-	return filepath.Join(h.Bin, "plugins", "deliveryd-transport-"+transport)
+	folder := "plugins"
+	if transport == noop {
+		folder = "testing"
+	}
+	return filepath.Join(h.Bin, folder, "deliveryd-transport-"+transport)
 }
 
 // daemon is a running deliveryd with its own database.
