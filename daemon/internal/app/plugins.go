@@ -2,6 +2,8 @@ package app
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 
@@ -62,6 +64,12 @@ type schemas struct{ plugins }
 // Schema returns what config {} of a transport may hold.
 func (s schemas) Schema(transport string) (*transportv1.ConfigSchema, error) {
 	described, err := s.Describe(transport)
+	var unknown *pluginhost.UnknownTransportError
+	if errors.As(err, &unknown) {
+		if meant := config.Nearest(transport, unknown.Known); meant != "" {
+			return nil, fmt.Errorf("%w (did you mean %q?)", err, meant)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

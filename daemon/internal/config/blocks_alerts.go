@@ -71,7 +71,7 @@ func checkTime(text string) error {
 // checkAlerts checks what concerns more than one setting of an organization's alerts.
 func (l *loader) checkAlerts(c *Config) {
 	for _, s := range c.Alerts {
-		if len(s.Destinations) == 0 && !l.incomplete {
+		if s.Destinations != nil && len(s.Destinations) == 0 && !l.incomplete { // nil: it is wrong, and has been reported
 			if at, ok := l.sources[&s.Destinations]; ok {
 				l.add(problemAt(at, "Nobody to tell", "destinations must name at least one destination of %q.", s.Organization))
 			}

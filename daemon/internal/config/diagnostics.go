@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
 
@@ -107,17 +109,48 @@ func (d diagnosticsError) Error() string {
 
 // WriteText writes the findings for people, each with its snippet. width is
 // the terminal's, 0 to leave lines as they are; color adds VT100 sequences.
+// Without color, carets stand for the underline.
 func (d Diagnostics) WriteText(w io.Writer, width uint, color bool) error {
 	for _, one := range d {
 		files := map[string]*hcl.File{}
 		if one.file != nil && one.hcl.Subject != nil {
 			files[one.hcl.Subject.Filename] = one.file
 		}
-		if err := hcl.NewDiagnosticTextWriter(w, files, width, color).WriteDiagnostic(one.hcl); err != nil {
+		var text strings.Builder
+		if err := hcl.NewDiagnosticTextWriter(&text, files, width, color).WriteDiagnostic(one.hcl); err != nil {
+			return fmt.Errorf("writing a diagnostic: %w", err)
+		}
+		if _, err := io.WriteString(w, one.underlined(text.String(), color)); err != nil {
 			return fmt.Errorf("writing a diagnostic: %w", err)
 		}
 	}
 	return nil
+}
+
+// underlined puts carets below the first line of the snippet in HCL's text.
+func (d *Diagnostic) underlined(text string, color bool) string {
+	if color || d.file == nil || d.Range.StartLine < 1 {
+		return text
+	}
+	line, _, _ := strings.Cut(d.Snippet, "\n")
+	printed := fmt.Sprintf("\n%4d: %s\n", d.Range.StartLine, line)
+	before, after, ok := strings.Cut(text, printed)
+	start := min(d.Range.StartColumn-1, utf8.RuneCountInString(line))
+	end := utf8.RuneCountInString(line)
+	if d.Range.EndLine == d.Range.StartLine {
+		end = min(d.Range.EndColumn-1, end)
+	}
+	if !ok || start < 0 || end <= start {
+		return text
+	}
+	// As wide as what stands above: a tab stays a tab.
+	blank := strings.Map(func(r rune) rune {
+		if r == '\t' {
+			return r
+		}
+		return ' '
+	}, string([]rune(line)[:start]))
+	return before + printed + strings.Repeat(" ", len("1234: ")) + blank + strings.Repeat("^", end-start) + "\n" + after
 }
 
 // WriteJSON writes {"valid", "errors", "warnings", "diagnostics": [...]}.
@@ -269,10 +302,16 @@ func (l *loader) export(found hcl.Diagnostics) Diagnostics {
 	})
 }
 
+// unknownFunction finds the name in HCL's text about a function that is not there.
+var unknownFunction = regexp.MustCompile(`^There is no function named "([^"]+)"\.$`)
+
 // hint adds to a finding of HCL's what a beginner needs to know.
 func hint(d *hcl.Diagnostic) string {
 	if d.Summary == "Unknown variable" && d.Subject != nil {
 		return " Text needs quotes; the values of locals blocks are called local.NAME."
+	}
+	if name := unknownFunction.FindStringSubmatch(d.Detail); name != nil {
+		return didYouMean(name[1], FunctionNames())
 	}
 	return ""
 }

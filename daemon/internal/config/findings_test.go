@@ -93,6 +93,8 @@ func TestFindings(t *testing.T) {
 		{"token in the file", key("k", `"literal-token-of-the-test"`), []finding{{"6:11", []string{"A secret in the file", "env("}}}},
 		{"one token for two keys", key("k", `env("TOKEN")`) + key("l", `env("TOKEN")`), []finding{{"11:3", []string{"A token is given twice", `api_key "k" at d.hcl:6:3`}}}},
 		{"same name for two keys", key("k", `env("TOKEN")`) + key("k", `env("OTHER")`), []finding{{"8:1", []string{`api_key "k" is given twice`, "d.hcl:3:1"}}}},
+		{"unknown function", "locals { name = uper(\"x\") }", []finding{{"3:17", []string{`no function named "uper"`, `Did you mean "upper"?`}}}},
+		{"unknown destination of alerts", "alerts \"acme\" { destinations = [destination.acme.bilding] }\ndestination \"acme\" \"billing\" { type = \"x\" }", []finding{{"3:33", []string{`Did you mean "billing"?`}}}},
 		{"unknown local", "locals { name = 1 }\nlog { level = local.nam }", []finding{{"4:15", []string{"Unknown local", `Did you mean "name"?`}}}},
 		{"locals in a circle", "locals {\n  a = local.b\n  b = [local.a]\n}", []finding{{"5:8", []string{"circle", "local.a"}}}},
 		{"local twice", "locals { a = 1 }\nlocals { a = 2 }", []finding{{"4:10", []string{`Local "a" is given twice`, "d.hcl:3:10"}}}},

@@ -245,16 +245,21 @@ func base64EncodeFunction() function.Function {
 
 // didYouMean returns ` Did you mean "x"?` for the candidate nearest to given.
 func didYouMean(given string, candidates []string) string {
+	if best := Nearest(given, candidates); best != "" {
+		return fmt.Sprintf(" Did you mean %q?", best)
+	}
+	return ""
+}
+
+// Nearest returns the candidate that somebody may have meant who wrote given, or "".
+func Nearest(given string, candidates []string) string {
 	best, distance := "", 3 // as HCL's own suggestions: at most two edits
 	for _, candidate := range candidates {
 		if d := levenshtein.Distance(given, candidate, nil); d < distance {
 			best, distance = candidate, d
 		}
 	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf(" Did you mean %q?", best)
+	return best
 }
 
 // FunctionNames returns the names of all functions, sorted.

@@ -44,3 +44,23 @@ func TestPlace(t *testing.T) {
 		t.Errorf("it shows %q", text.String())
 	}
 }
+
+// Without colors, carets say where in the line it is; tabs stay as wide as they are.
+func TestCaretsStandBelowWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ text, want string }{
+		"value":    {"log { level = \"wran\" }", " 1: log { level = \"wran\" }\n                    ^^^^^^\n"},
+		"tab":      {"log {\n\tlevel = \"wran\"\n}", " 2: \tlevel = \"wran\"\n      \t        ^^^^^^\n"},
+		"umlauts":  {"log { level = \"ÄÖÜ\" }", " 1: log { level = \"ÄÖÜ\" }\n                    ^^^^^\n"},
+		"open end": {"log { level = [\n] }", " 1: log { level = [\n                    ^\n"},
+	} {
+		_, found := Parse([]Source{{"d.hcl", []byte(test.text)}}, Options{})
+		var out strings.Builder
+		if err := found.WriteText(&out, 0, false); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(out.String(), test.want) {
+			t.Errorf("%s: no carets like\n%s\nin\n%s", name, test.want, out.String())
+		}
+	}
+}
