@@ -132,6 +132,40 @@ func TestSlowItemHoldsBackNoOther(t *testing.T) {
 	}
 }
 
+// TestResultsShareMessages: however fast results come one by one, messages are half a
+// millisecond apart, but for the first and the one that completes the batch.
+func TestResultsShareMessages(t *testing.T) {
+	t.Parallel()
+	f := &fake{deliver: func(ctx context.Context, _ *transport.Delivery) (transport.Receipt, error) {
+		select {
+		case <-ctx.Done():
+		case <-time.After(20 * time.Microsecond):
+		}
+		return transport.Receipt{}, nil
+	}}
+	client := serveFake(t, f, transport.Capabilities{MaxInFlight: 1})
+	ref := open(t, client, 1, 0)
+	began := time.Now()
+	stream, err := client.Deliver(t.Context(), &transportv1.DeliverRequest{Instances: []*transportv1.InstanceRef{ref}, Items: items(200, time.Now().Add(time.Minute))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	messages, results := 0, 0
+	for {
+		response, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		messages, results = messages+1, results+len(response.GetResults())
+	}
+	if most := 2 + int(time.Since(began)/(500*time.Microsecond)); results != 200 || messages > most {
+		t.Errorf("%d results in %d messages, want 200 in at most %d", results, messages, most)
+	}
+}
+
 func TestDeadlineIsKeptForATransportThatIgnoresIt(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
