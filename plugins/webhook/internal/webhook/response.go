@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -166,11 +167,12 @@ func reference(header http.Header, body []byte) string {
 			return values[0]
 		}
 	}
-	if len(body) == 0 || body[0] != '{' || len(body) == maxExcerpt || !gjson.ValidBytes(body) {
+	text := bytes.TrimLeft(body, " \t\r\n")
+	if len(text) == 0 || text[0] != '{' || len(body) == maxExcerpt || !gjson.ValidBytes(text) {
 		return ""
 	}
 	for _, name := range [...]string{"id", "request_id", "requestId", "message_id", "messageId", "event_id", "eventId", "reference"} {
-		if v := gjson.GetBytes(body, name); v.Type == gjson.String || v.Type == gjson.Number {
+		if v := gjson.GetBytes(text, name); v.Type == gjson.String || v.Type == gjson.Number {
 			return v.String()
 		}
 	}

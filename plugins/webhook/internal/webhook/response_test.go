@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -179,9 +180,38 @@ func TestCutBeforeTheWholeBodyLeft(t *testing.T) {
 	}
 }
 
+// ways are those on which a request may go, each with a server that takes it.
+func ways() map[string]func(t *testing.T, handler http.HandlerFunc) *webhook {
+	return map[string]func(*testing.T, http.HandlerFunc) *webhook{
+		"direct": func(t *testing.T, handler http.HandlerFunc) *webhook {
+			return opened(t, loopback(t), Config{URL: receiver(t, handler).URL, Secret: testSecret})
+		},
+		"net/http": func(t *testing.T, handler http.HandlerFunc) *webhook {
+			return opened(t, loopback(t), Config{URL: receiver(t, handler).URL, Secret: testSecret, MaxConnections: 4})
+		},
+		"HTTP/2": func(t *testing.T, handler http.HandlerFunc) *webhook {
+			server := httptest.NewUnstartedServer(handler)
+			server.EnableHTTP2 = true
+			server.StartTLS()
+			t.Cleanup(server.Close)
+			hook := opened(t, loopback(t), Config{URL: server.URL, Secret: testSecret, HTTP2: true})
+			hook.client.TLSClientConfig.RootCAs = server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+			return hook
+		},
+	}
+}
+
+// TestAnswersAreBounded: what a hostile peer sends costs a bounded amount of time
+// and memory, and a status that has arrived counts.
 func TestAnswersAreBounded(t *testing.T) {
 	t.Parallel()
-	for name, handler := range map[string]http.HandlerFunc{
+	bomb := bytes.Buffer{}
+	compressed := gzip.NewWriter(&bomb)
+	for range 64 {
+		_, _ = compressed.Write(make([]byte, 1<<20))
+	}
+	_ = compressed.Close()
+	bodies := map[string]http.HandlerFunc{
 		"endless": func(w http.ResponseWriter, r *http.Request) {
 			for r.Context().Err() == nil {
 				if _, err := w.Write(make([]byte, 32<<10)); err != nil {
@@ -198,26 +228,67 @@ func TestAnswersAreBounded(t *testing.T) {
 			w.Header().Set("Content-Length", "100")
 			_, _ = w.Write([]byte("a"))
 		},
-	} {
-		t.Run(name, func(t *testing.T) {
+		"gzip bomb": func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Accept-Encoding") != "" {
+				w.WriteHeader(http.StatusTeapot) // it was not asked for
+			}
+			w.Header().Set("Content-Encoding", "gzip")
+			_, _ = w.Write(bomb.Bytes())
+		},
+	}
+	for way, hookTo := range ways() {
+		for name, handler := range bodies {
+			t.Run(name+", "+way, func(t *testing.T) {
+				t.Parallel()
+				hook := hookTo(t, handler)
+				hook.bodyTimeout = 100 * time.Millisecond
+				receipt, err := hook.Deliver(t.Context(), event("msg_1"))
+				if err != nil || receipt.Status != 200 || len(receipt.Excerpt) == 0 || len(receipt.Excerpt) > maxExcerpt {
+					t.Errorf("status %d, excerpt of %d bytes, error %v; want delivered", receipt.Status, len(receipt.Excerpt), err)
+				}
+				if name == "gzip bomb" && !bytes.HasPrefix(receipt.Excerpt, []byte("\x1f\x8b")) {
+					t.Errorf("it was expanded: %q", receipt.Excerpt[:20])
+				}
+			})
+		}
+		t.Run("header, "+way, func(t *testing.T) {
 			t.Parallel()
-			server := receiver(t, handler)
-			hook := opened(t, loopback(t), Config{URL: server.URL, Secret: testSecret})
-			hook.bodyTimeout = 100 * time.Millisecond
-			receipt, err := hook.Deliver(t.Context(), event("msg_1"))
-			if err != nil || receipt.Status != 200 || len(receipt.Excerpt) == 0 || len(receipt.Excerpt) > maxExcerpt {
-				t.Errorf("status %d, excerpt of %d bytes, error %v; want delivered", receipt.Status, len(receipt.Excerpt), err)
+			hook := hookTo(t, func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X-Long", strings.Repeat("a", 1<<20)) })
+			_, err := hook.Deliver(t.Context(), event("msg_1"))
+			if class, _ := classOf(err); class != transport.ClassUnknownOutcome {
+				t.Errorf("%v: class %s; want unknown", err, class)
 			}
 		})
 	}
-	t.Run("header", func(t *testing.T) {
-		t.Parallel()
-		server := receiver(t, func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X-Long", strings.Repeat("a", 1<<20)) })
-		_, err := opened(t, loopback(t), Config{URL: server.URL, Secret: testSecret}).Deliver(t.Context(), event("msg_1"))
-		if class, _ := classOf(err); class != transport.ClassUnknownOutcome {
-			t.Errorf("%v: class %s; want unknown", err, class)
+}
+
+// TestDrippingHeader: a peer that sends its header a byte at a time is heard until
+// the attempt's end and no longer.
+func TestDrippingHeader(t *testing.T) {
+	t.Parallel()
+	for _, connections := range []int{0, 4} { // directly, and by net/http
+		server := receiver(t, func(w http.ResponseWriter, _ *http.Request) {
+			conn, _, err := w.(http.Hijacker).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer func() { _ = conn.Close() }()
+			tick := time.NewTicker(5 * time.Millisecond)
+			defer tick.Stop()
+			for next := "HTTP/1.1 200 OK\r\nX-Slow: "; ; next = "a" {
+				if _, err := io.WriteString(conn, next); err != nil {
+					return
+				}
+				<-tick.C
+			}
+		})
+		hook := opened(t, loopback(t), Config{URL: server.URL, Secret: testSecret, MaxConnections: connections, Timeout: 200 * time.Millisecond})
+		_, err := hook.Deliver(t.Context(), event("msg_1"))
+		if class, code := classOf(err); class != transport.ClassUnknownOutcome || code != "http.timeout" {
+			t.Errorf("%v: %s %s", err, class, code)
 		}
-	})
+	}
 }
 
 func TestReference(t *testing.T) {
@@ -233,7 +304,20 @@ func TestReference(t *testing.T) {
 		{nil, `{"id":{"a":1},"request_id":"r"}`, "r"},
 		{nil, `{"id":"cut`, ""},
 		{nil, `[{"id":"a"}]`, ""},
+		{map[string]string{"X-Request-Id": "h"}, `{"id":"evt_1"}`, "h"},
+		{map[string]string{"X-Correlation-Id": "h"}, `{"id":"evt_1"}`, "h"},
+		{map[string]string{"X-Trace-Id": "h"}, `{"id":"evt_1"}`, "h"},
+		{map[string]string{"Request-Id": "h"}, `{"id":"evt_1"}`, "h"},
+		{map[string]string{"Correlation-Id": "h"}, `{"id":"evt_1"}`, "h"},
 		{map[string]string{"trace-id": "t"}, `{"id":"evt_1"}`, "t"},
+		{nil, `{"request_id":"b"}`, "b"},
+		{nil, `{"requestId":"b"}`, "b"},
+		{nil, `{"messageId":"b"}`, "b"},
+		{nil, `{"event_id":"b"}`, "b"},
+		{nil, `{"eventId":"b"}`, "b"},
+		{nil, `{"reference":"b"}`, "b"},
+		{nil, `{"id":null,"reference":"b"}`, "b"},
+		{nil, " {\"id\":\"led\"}", "led"},
 		{map[string]string{"trace-id": "t", "X-Correlation-ID": "c"}, "", "c"},
 		{map[string]string{"X-Correlation-ID": "c", "x-request-id": "r"}, "", "r"},
 	} {
