@@ -8,10 +8,13 @@ package versitygw
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,6 +49,8 @@ type Server struct {
 	listener net.Listener
 	open     sync.WaitGroup
 	stopped  chan struct{} // closed by Stop
+
+	certificate, key []byte // none without TLS
 }
 
 // lockedBuffer collects the output of the process.
@@ -81,7 +86,13 @@ func build() (string, error) {
 }
 
 // Start runs a gateway. The caller must Stop it.
-func Start() (*Server, error) {
+func Start() (*Server, error) { return startWith(nil, nil) }
+
+// StartTLS runs a gateway that speaks TLS with a certificate of its own authority,
+// both PEM.
+func StartTLS(certificate, key []byte) (*Server, error) { return startWith(certificate, key) }
+
+func startWith(certificate, key []byte) (*Server, error) {
 	binary, err := build()
 	if err != nil {
 		return nil, err
@@ -90,7 +101,7 @@ func Start() (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{binary: binary, dir: dir}
+	s := &Server{binary: binary, dir: dir, certificate: certificate, key: key}
 	if err := s.start(); err != nil {
 		s.Stop()
 		return nil, err
@@ -107,8 +118,16 @@ func (s *Server) start() error {
 		}
 	}
 	at := func(name string) string { return filepath.Join(s.dir, name) }
-	s.cmd = exec.Command(s.binary, "--port", at("socket"), "--access", AccessKey, "--secret", SecretKey, "--iam-dir", at("users"), //nolint:noctx // Stop ends it
-		"--keep-alive", "--quiet", "--iam-cache-disable", "posix", "--versioning-dir", at("versions"), "--sidecar", at("meta"), at("objects"))
+	args := []string{"--port", at("socket"), "--access", AccessKey, "--secret", SecretKey, "--iam-dir", at("users"), "--keep-alive", "--quiet", "--iam-cache-disable"}
+	scheme := "http://"
+	if s.certificate != nil {
+		if err := errors.Join(os.WriteFile(at("cert.pem"), s.certificate, 0o600), os.WriteFile(at("key.pem"), s.key, 0o600)); err != nil {
+			return err
+		}
+		args, scheme = append(args, "--cert", at("cert.pem"), "--key", at("key.pem")), "https://"
+	}
+	args = append(args, "posix", "--versioning-dir", at("versions"), "--sidecar", at("meta"), at("objects"))
+	s.cmd = exec.Command(s.binary, args...) //nolint:noctx // Stop ends it
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.startOnOwnThread(); err != nil {
@@ -118,7 +137,7 @@ func (s *Server) start() error {
 	if err != nil {
 		return err
 	}
-	s.listener, s.URL = listener, "http://"+listener.Addr().String()
+	s.listener, s.URL = listener, scheme+listener.Addr().String()
 	s.open.Go(s.accept)
 	return s.ready()
 }
@@ -197,10 +216,16 @@ func (s *Server) Stop() {
 
 // Client is the administrator's.
 func (s *Server) Client() *s3.Client {
-	return s3.New(s3.Options{
+	o := s3.Options{
 		Region: "us-east-1", BaseEndpoint: &s.URL, UsePathStyle: true, Retryer: retry.NewStandard(),
 		Credentials: credentials.NewStaticCredentialsProvider(AccessKey, SecretKey, ""),
-	})
+	}
+	if s.certificate != nil {
+		roots := x509.NewCertPool()
+		roots.AppendCertsFromPEM(s.certificate)
+		o.HTTPClient = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, IdleConnTimeout: time.Second}}
+	}
+	return s3.New(o)
 }
 
 // CreateBucket makes a bucket; options change the request.

@@ -3,7 +3,6 @@ package s3
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -97,14 +96,11 @@ func (b *bucket) tryWrite(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	created, err := b.api.CreateMultipartUpload(ctx, b.createInput(o))
+	id, err := b.begin(ctx, o)
 	if err != nil {
-		return "", b.classify(ctx, "beginning an upload to "+o.key, err, false)
+		return "", err
 	}
-	if aws.ToString(created.UploadId) == "" {
-		return "", transport.ConfigError(errors.New("the server began an upload and named no id for it: it does not speak S3; is the endpoint right?"), transport.WithCode("s3.no_upload_id"))
-	}
-	if err := b.abortOnce(ctx, o.key, *created.UploadId); err != nil {
+	if err := b.abortOnce(ctx, o.key, id); err != nil {
 		return "", b.classify(ctx, "aborting the upload to "+o.key+" (permission s3:AbortMultipartUpload)", err, false)
 	}
 	return "an upload to s3://" + b.config.Bucket + "/" + o.key + " was begun and aborted", nil

@@ -47,14 +47,11 @@ type multipart struct {
 // the last request, and what fails before leaves nothing.
 func (b *bucket) multipart(ctx context.Context, o *object, body io.Reader, size int64) (transport.Receipt, error) {
 	b.abortLeftovers(ctx, o)
-	created, err := b.api.CreateMultipartUpload(ctx, b.createInput(o))
+	id, err := b.begin(ctx, o)
 	if err != nil {
-		return transport.Receipt{}, b.classify(ctx, "beginning the upload of "+o.key, err, false)
+		return transport.Receipt{}, err
 	}
-	if aws.ToString(created.UploadId) == "" {
-		return transport.Receipt{}, transport.ConfigError(errors.New("the server began an upload and named no id for it: it does not speak S3; is the endpoint right?"), transport.WithCode("s3.no_upload_id"))
-	}
-	m := &multipart{bucket: b, object: o, id: *created.UploadId, size: size, digests: map[int32][32]byte{}}
+	m := &multipart{bucket: b, object: o, id: id, size: size, digests: map[int32][32]byte{}}
 	if err := m.send(ctx, body); err != nil {
 		m.abort(ctx)
 		return transport.Receipt{}, err

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"sync/atomic"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
@@ -50,6 +51,7 @@ type bucket struct {
 	api         *awss3.Client
 	tags        *string // encoded; nil without
 	budget      *budget
+	encrypts    atomic.Bool // whether the server has said that it encrypts as it was asked to
 }
 
 func open(ctx context.Context, in transport.Instance, c *Config, shared *budget, getenv func(string) string) (*bucket, error) {
@@ -108,6 +110,9 @@ func (b *bucket) Deliver(ctx context.Context, d *transport.Delivery) (transport.
 	}
 	if receipt, done := b.writtenBefore(ctx, o, d.Attempt > 1); done {
 		return receipt, nil
+	}
+	if err := b.tryEncryption(ctx, o); err != nil {
+		return transport.Receipt{}, err
 	}
 	return b.put(ctx, o, body)
 }

@@ -31,6 +31,9 @@ func (b *bucket) Upload(ctx context.Context, d *transport.Delivery, body io.Read
 	if receipt, done := b.writtenBefore(ctx, o, d.Attempt > 1); done {
 		return receipt, nil
 	}
+	if err := b.tryEncryption(ctx, o); err != nil {
+		return transport.Receipt{}, err
+	}
 	content, err := readAll(body, d.Artifact.Size)
 	if err != nil {
 		return transport.Receipt{}, err
