@@ -74,7 +74,7 @@ func TestRuns(t *testing.T) {
 func wholeRun(t *testing.T, bin string) {
 	t.Helper()
 	cmd, dir, output := start(t, bin, "-n", "400", "--destinations", "20", "--concurrency", "8", "--latency", "1s", "--submit", "1s",
-		"--claim-rows", "1000", "--only", "throughput,latency,submit,hop,plugins,claim")
+		"--claim-rows", "1000", "--artifact-mib", "3", "--only", "throughput,latency,submit,hop,plugins,claim,artifact")
 	if err := cmd.Wait(); err != nil {
 		t.Fatalf("%v\n%s", err, output)
 	}
@@ -101,6 +101,10 @@ func wholeRun(t *testing.T, bin string) {
 		if run.Rate <= 0 || run.Arrived.Lost != 0 || run.Arrived.Unique < run.Accepted {
 			t.Errorf("submit %+v", run)
 		}
+	}
+	// The plugins of S3 and SFTP were not built.
+	if len(r.Artifact) != 2 || r.Artifact[0].Right != 4 || r.Artifact[0].Attempts != 4 || r.Artifact[0].Delivery.Rate <= 0 || len(r.Artifact[0].Memory) != 2 || r.Artifact[1].Missing == "" {
+		t.Errorf("artifact %+v", r.Artifact)
 	}
 	if r.Machine.Cores < 1 || r.Postgres.Settings["fsync"] != "on" || r.PeerMissing == "" || !strings.Contains(output.String(), "End to end: 400 deliveries") {
 		t.Errorf("description: %+v %+v %q\n%s", r.Machine, r.Postgres, r.PeerMissing, output)

@@ -56,6 +56,8 @@ type Options struct {
 	Soak time.Duration
 	// ClaimRows are the rows that wait behind one blocked destination, ascending. Defaults to 10 thousand, 1 and 3 million.
 	ClaimRows []int
+	// ArtifactMiB is the size of the file of the artifact section. Defaults to 2,048.
+	ArtifactMiB int
 	// Log is told what is being done. Required.
 	Log *slog.Logger
 }
@@ -72,6 +74,7 @@ func (o Options) withDefaults() Options {
 	}
 	setDefault(&o.Deliveries, 50_000)
 	setDefault(&o.Rounds, 3)
+	setDefault(&o.ArtifactMiB, 2048)
 	setDefault(&o.Rate, 100)
 	setDefault(&o.Latency, 20*time.Second)
 	setDefault(&o.Submit, 5*time.Second)
@@ -104,6 +107,9 @@ func (o Options) validate() error {
 	}
 	if o.Deliveries < 1 || o.Rounds < 1 || o.Rate < 1 || o.Latency < time.Second || o.Submit < time.Second {
 		return errors.New("deliveries, rounds and rate must be 1 or more, and times 1s or more")
+	}
+	if o.ArtifactMiB < 1 || o.ArtifactMiB > 5<<10 {
+		return errors.New("the file must have 1 to 5,120 MiB, which is the most that deliveryd takes by default")
 	}
 	if o.Snapshot < windows*time.Second || o.Soak < time.Minute {
 		return fmt.Errorf("the snapshot must be held for %ds or more, and the soak must last 1m or more", windows)

@@ -36,6 +36,7 @@ func TestOptions(t *testing.T) {
 		"no concurrency":    func(o *Options) { o.Shapes = []Shape{{1, 0}} },
 		"no deliveries":     func(o *Options) { o.Deliveries = -1 },
 		"latency too short": func(o *Options) { o.Latency = time.Millisecond },
+		"no file":           func(o *Options) { o.ArtifactMiB = -1 },
 		"soak too short":    func(o *Options) { o.Soak = time.Second },
 	} {
 		o := Options{Bin: t.TempDir(), Build: t.TempDir(), Log: slog.New(slog.DiscardHandler)}
@@ -147,11 +148,12 @@ func TestUnreliable(t *testing.T) {
 		Hop:        []HopRun{{Shape: Shape{1, 1}, Arrived: Arrived{Lost: 1}}},
 		Snapshot:   []SnapshotRun{{Held: true, Arrived: Arrived{Duplicates: 2}}},
 		Soak:       &SoakRun{Arrived: Arrived{EarlyMS: 2}},
+		Artifact:   []ArtifactRun{{Targets: "webhooks", Destinations: 4, Right: 3}, {Targets: "others", Missing: "not installed"}},
 	}
 	got := r.unreliable()
 	for i, want := range []string{
 		"throughput, 100 destinations, round 2: 2 lost, 1 duplicates", "peer, round 1: 0 lost, 0 duplicates, 3 bad", "latency, round 1", "submit batch, round 1",
-		"hop, 1 destinations", "snapshot (held: true)", "soak",
+		"hop, 1 destinations", "snapshot (held: true)", "soak", "files to webhooks: 3 of 4",
 	} {
 		if i >= len(got) || !strings.HasPrefix(got[i], want) {
 			t.Errorf("failure %d of %q: want one that begins with %q", i, got, want)

@@ -18,6 +18,8 @@ type daemonConfig struct {
 	database, plugins, state, address, token string
 	transport, hook, secret                  string
 	shape                                    Shape
+	// blocks stand in the place of the shape's destinations where there are any.
+	blocks string
 }
 
 // hcl writes the configuration: what a user would write, with everything else at its default.
@@ -45,7 +47,10 @@ api_key "fleet" {
   token        = %q
 }
 defaults { concurrency = %d }
-`, c.database, c.plugins, c.state, c.address, base64.StdEncoding.EncodeToString(key), organization, c.token, c.token+"-admin", c.shape.Concurrency)
+`, c.database, c.plugins, c.state, c.address, base64.StdEncoding.EncodeToString(key), organization, c.token, c.token+"-admin", max(c.shape.Concurrency, 1))
+	if c.blocks != "" {
+		return b.String() + c.blocks
+	}
 	for i := range c.shape.Destinations {
 		fmt.Fprintf(&b, `
 destination %q %q {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -38,8 +39,23 @@ type daemon struct {
 	base, token  string
 	config       string // the path of its configuration
 	destinations []int32
-	plugin       int
+	plugins      []proc.Stat
 	drop         func() error
+}
+
+// setup is what a daemon is started with.
+type setup struct {
+	transports   []string
+	destinations int
+	// configure fills in what is not the same for all.
+	configure func(*daemonConfig)
+}
+
+// uniform is a setup whose destinations are all of one transport.
+func (h *harness) uniform(transport string, shape Shape) setup {
+	return setup{[]string{transport}, shape.Destinations, func(c *daemonConfig) {
+		c.transport, c.hook, c.secret, c.shape = transport, h.sink.Hook(), receiver.Secret(), shape
+	}}
 }
 
 const (
@@ -50,7 +66,7 @@ const (
 )
 
 // startDaemon starts a daemon on a fresh database and returns when it is ready.
-func (h *harness) startDaemon(ctx context.Context, transport string, shape Shape) (_ *daemon, err error) {
+func (h *harness) startDaemon(ctx context.Context, with setup) (_ *daemon, err error) {
 	d := &daemon{token: rand.Text()}
 	if d.database, d.drop, err = h.pg.database(ctx, template); err != nil {
 		return nil, err
@@ -60,7 +76,7 @@ func (h *harness) startDaemon(ctx context.Context, transport string, shape Shape
 			err = errors.Join(err, d.stop(ctx))
 		}
 	}()
-	if d.config, err = h.writeConfig(ctx, d, transport, shape); err != nil {
+	if d.config, err = h.writeConfig(ctx, d, with); err != nil {
 		return nil, err
 	}
 	d.process, err = child.Start(child.Options{
@@ -76,13 +92,13 @@ func (h *harness) startDaemon(ctx context.Context, transport string, shape Shape
 	if d.conn, err = pgx.Connect(ctx, h.pg.cluster.URL(d.database)); err != nil {
 		return nil, fmt.Errorf("connecting to the run's database: %w", err)
 	}
-	if err := d.look(ctx, shape.Destinations); err != nil {
+	if err := d.look(ctx, with); err != nil {
 		return nil, err
 	}
 	return d, nil
 }
 
-func (h *harness) writeConfig(ctx context.Context, d *daemon, transport string, shape Shape) (path string, err error) {
+func (h *harness) writeConfig(ctx context.Context, d *daemon, with setup) (path string, err error) {
 	address, err := freeAddress(ctx)
 	if err != nil {
 		return "", err
@@ -92,14 +108,12 @@ func (h *harness) writeConfig(ctx context.Context, d *daemon, transport string, 
 	if err != nil {
 		return "", fmt.Errorf("finding the run's directory: %w", err)
 	}
-	plugins, err := h.pluginDir(dir, transport)
+	plugins, err := h.pluginDir(dir, with.transports...)
 	if err != nil {
 		return "", err
 	}
-	config := daemonConfig{
-		database: h.pg.cluster.URL(d.database), plugins: plugins, state: filepath.Join(dir, "state"),
-		address: address, token: d.token, transport: transport, hook: h.sink.Hook(), secret: receiver.Secret(), shape: shape,
-	}
+	config := daemonConfig{database: h.pg.cluster.URL(d.database), plugins: plugins, state: filepath.Join(dir, "state"), address: address, token: d.token}
+	with.configure(&config)
 	path = filepath.Join(dir, d.database+".hcl")
 	if err := os.WriteFile(path, []byte(config.hcl()), 0o600); err != nil {
 		return "", fmt.Errorf("writing the daemon's configuration: %w", err)
@@ -107,20 +121,22 @@ func (h *harness) writeConfig(ctx context.Context, d *daemon, transport string, 
 	return path, nil
 }
 
-// pluginDir makes a directory with one plugin alone: a daemon starts every plugin that it finds, and the others would be
-// measured with it.
-func (h *harness) pluginDir(dir, transport string) (string, error) {
-	binary := h.pluginPath(transport)
-	dir = filepath.Join(dir, "plugins-"+transport)
+// pluginDir makes a directory with these plugins alone: a daemon starts every plugin that it finds, and the others would
+// be measured with them.
+func (h *harness) pluginDir(dir string, transports ...string) (string, error) {
+	dir = filepath.Join(dir, "plugins-"+strings.Join(transports, "-"))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", fmt.Errorf("making a directory for plugin %s: %w", transport, err)
+		return "", fmt.Errorf("making a directory for plugins: %w", err)
 	}
-	text, err := os.ReadFile(binary)
-	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, filepath.Base(binary)), text, 0o755)
-	}
-	if err != nil {
-		return "", fmt.Errorf("copying plugin %s: %w", transport, err)
+	for _, transport := range transports {
+		binary := h.pluginPath(transport)
+		text, err := os.ReadFile(binary)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, filepath.Base(binary)), text, 0o755)
+		}
+		if err != nil {
+			return "", fmt.Errorf("copying plugin %s: %w", transport, err)
+		}
 	}
 	return dir, nil
 }
@@ -162,8 +178,8 @@ func (d *daemon) awaitReady(ctx context.Context) error {
 
 const destinationsSQL = ownMark + ` select id from delivery_destinations where organization_id = $1 order by label`
 
-// look finds out what the daemon made of its configuration: destinations, and the plugin's process.
-func (d *daemon) look(ctx context.Context, want int) error {
+// look finds out what the daemon made of its configuration: destinations, and the plugins' processes.
+func (d *daemon) look(ctx context.Context, with setup) error {
 	rows, err := d.conn.Query(ctx, destinationsSQL, organization)
 	if err != nil {
 		return fmt.Errorf("reading the destinations: %w", err)
@@ -171,36 +187,37 @@ func (d *daemon) look(ctx context.Context, want int) error {
 	if d.destinations, err = pgx.CollectRows(rows, pgx.RowTo[int32]); err != nil {
 		return fmt.Errorf("reading the destinations: %w", err)
 	}
-	if len(d.destinations) != want {
-		return fmt.Errorf("deliveryd made %d destinations of a configuration with %d", len(d.destinations), want)
+	if len(d.destinations) != with.destinations {
+		return fmt.Errorf("deliveryd made %d destinations of a configuration with %d", len(d.destinations), with.destinations)
 	}
-	below, err := proc.System.Descendants(d.process.PID())
-	if err != nil {
+	if d.plugins, err = proc.System.Descendants(d.process.PID()); err != nil {
 		return err
 	}
-	if len(below) != 1 {
-		return fmt.Errorf("deliveryd has %d processes below it, want one: the plugin", len(below))
+	if len(d.plugins) != len(with.transports) {
+		return fmt.Errorf("deliveryd has %d processes below it, want one for each of %v", len(d.plugins), with.transports)
 	}
-	d.plugin = below[0].PID
 	return nil
 }
 
-// cpu fails where the plugin is not the process any more that it was: its figures would be of two.
-func (d *daemon) cpu() (own, plugin time.Duration, err error) {
+// cpu fails where a plugin is not the process any more that it was: its figures would be of two.
+func (d *daemon) cpu() (own, plugins time.Duration, err error) {
 	if own, err = processCPU(d.process.PID()); err != nil {
 		return 0, 0, err
 	}
-	stat, err := proc.System.Stat(d.plugin)
-	if err != nil {
-		return 0, 0, fmt.Errorf("the plugin was started again or is gone: %w", err)
+	for _, plugin := range d.plugins {
+		stat, err := proc.System.Stat(plugin.PID)
+		if err != nil {
+			return 0, 0, fmt.Errorf("a plugin was started again or is gone: %w", err)
+		}
+		plugins += stat.CPU + stat.Waited
 	}
-	return own, stat.CPU + stat.Waited, nil
+	return own, plugins, nil
 }
 
 // adminToken is that of the key that may reload.
 func (d *daemon) adminToken() string { return d.token + "-admin" }
 
-// Memory is resident memory in bytes.
+// Memory is resident memory in bytes; that of several plugins is their sum.
 type Memory struct {
 	Daemon int64 `json:"daemon_bytes"`
 	Plugin int64 `json:"plugin_bytes"`
@@ -211,8 +228,25 @@ func (d *daemon) memory() (now, peak Memory, err error) {
 	if err != nil {
 		return now, peak, err
 	}
-	plugin, err := proc.System.Memory(d.plugin)
-	return Memory{own.Now, plugin.Now}, Memory{own.Peak, plugin.Peak}, err
+	now.Daemon, peak.Daemon = own.Now, own.Peak
+	for _, plugin := range d.plugins {
+		one, err := proc.System.Memory(plugin.PID)
+		if err != nil {
+			return now, peak, err
+		}
+		now.Plugin += one.Now
+		peak.Plugin += one.Peak
+	}
+	return now, peak, nil
+}
+
+// forgetPeak begins the peaks of memory anew.
+func (d *daemon) forgetPeak() error {
+	failed := proc.System.ForgetPeak(d.process.PID())
+	for _, plugin := range d.plugins {
+		failed = errors.Join(failed, proc.System.ForgetPeak(plugin.PID))
+	}
+	return failed
 }
 
 // stop stops the daemon in order and removes its database. Errors say what did not go in order.
@@ -227,9 +261,14 @@ func (d *daemon) stop(ctx context.Context) error {
 	return errors.Join(failed, d.drop())
 }
 
-// withDaemon runs f with a daemon; its context ends when the daemon does.
-func (h *harness) withDaemon(ctx context.Context, transport string, shape Shape, f func(context.Context, *daemon) error) (err error) {
-	d, err := h.startDaemon(ctx, transport, shape)
+// withDaemon runs f with a daemon of one transport; its context ends when the daemon does.
+func (h *harness) withDaemon(ctx context.Context, transport string, shape Shape, f func(context.Context, *daemon) error) error {
+	return h.withSetup(ctx, h.uniform(transport, shape), f)
+}
+
+// withSetup is withDaemon for any setup.
+func (h *harness) withSetup(ctx context.Context, with setup, f func(context.Context, *daemon) error) (err error) {
+	d, err := h.startDaemon(ctx, with)
 	if err != nil {
 		return err
 	}

@@ -34,6 +34,7 @@ func (r *Result) Judge() {
 	r.judgeSubmit()
 	r.judgePlugins()
 	r.judgeExtras()
+	r.judgeArtifact()
 }
 
 // pairs divides a figure of each run of a shape by the other side's of the same round, and returns the median.

@@ -30,6 +30,7 @@ type Result struct {
 	Claim       []ClaimRun      `json:"claim,omitempty"`
 	Soak        *SoakRun        `json:"soak,omitempty"`
 	Reload      *ReloadRun      `json:"reload,omitempty"`
+	Artifact    []ArtifactRun   `json:"artifact,omitempty"`
 	// Goals compare with what was asked for.
 	Goals []Goal `json:"goals,omitempty"`
 	// Failures name the runs in which not every delivery arrived exactly once.
@@ -50,13 +51,15 @@ type RecordedOptions struct {
 	SnapshotS  float64  `json:"snapshot_seconds"`
 	SoakS      float64  `json:"soak_seconds"`
 	ClaimRows  []int    `json:"claim_rows"`
+	// ArtifactMiB is the size of the file of the artifact section.
+	ArtifactMiB int `json:"artifact_mib"`
 }
 
 func recordOptions(o Options) RecordedOptions {
 	return RecordedOptions{
 		Sections: o.Sections, Deliveries: o.Deliveries, Rounds: o.Rounds, Shapes: o.Shapes, Rate: o.Rate,
 		LatencyS: o.Latency.Seconds(), SubmitS: o.Submit.Seconds(), SnapshotS: o.Snapshot.Seconds(),
-		SoakS: o.Soak.Seconds(), ClaimRows: o.ClaimRows,
+		SoakS: o.Soak.Seconds(), ClaimRows: o.ClaimRows, ArtifactMiB: o.ArtifactMiB,
 	}
 }
 
@@ -108,6 +111,9 @@ func (r *Result) unreliable() (all []string) {
 		if n := r.Reload.Load.Failed; n > 0 {
 			all = append(all, fmt.Sprintf("reload: %d deliveries took more than one attempt", n))
 		}
+	}
+	for _, run := range r.Artifact {
+		all = append(all, run.problem()...)
 	}
 	return all
 }

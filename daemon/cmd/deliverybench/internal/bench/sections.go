@@ -14,12 +14,13 @@ const (
 	SectionClaim      = "claim"
 	SectionSoak       = "soak"
 	SectionReload     = "reload"
+	SectionArtifact   = "artifact"
 )
 
 // SectionNames returns the names of all sections. The first four are a whole run; the others run only when they are
 // named.
 func SectionNames() []string {
-	return append(defaultSections(), SectionCeiling, SectionHop, SectionSnapshot, SectionClaim, SectionSoak, SectionReload)
+	return append(defaultSections(), SectionCeiling, SectionHop, SectionSnapshot, SectionClaim, SectionSoak, SectionReload, SectionArtifact)
 }
 
 func defaultSections() []string {
@@ -48,6 +49,8 @@ func (h *harness) section(ctx context.Context, name string) error {
 		return h.soak(ctx)
 	case SectionReload:
 		return h.reload(ctx)
+	case SectionArtifact:
+		return h.artifact(ctx)
 	}
 	return nil // validate knows the names
 }

@@ -181,6 +181,23 @@ func (fs FS) Memory(pid int) (Memory, error) {
 	return m, nil
 }
 
+// Program is the name of the file that a process runs; Stat.Name is cut short.
+func (fs FS) Program(pid int) (string, error) {
+	path, err := os.Readlink(fs.path(pid, "exe"))
+	if err != nil {
+		return "", fmt.Errorf("reading about process %d: %w", pid, gone(err))
+	}
+	return filepath.Base(path), nil
+}
+
+// ForgetPeak makes the peak of a process's resident memory what it has now (proc(5), clear_refs).
+func (fs FS) ForgetPeak(pid int) error {
+	if err := os.WriteFile(fs.path(pid, "clear_refs"), []byte("5"), 0); err != nil {
+		return fmt.Errorf("forgetting the peak of memory of process %d: %w", pid, gone(err))
+	}
+	return nil
+}
+
 // TotalMemory returns the machine's memory in bytes.
 func (fs FS) TotalMemory() (int64, error) {
 	data, err := os.ReadFile(filepath.Join(string(fs), "meminfo"))

@@ -46,6 +46,14 @@ func (c *Client) Receipts(ctx context.Context) (receipts map[string]int64, err e
 	return receipts, c.do(ctx, http.MethodGet, "/receipts", &receipts)
 }
 
+// FileURL is where a file of that name goes.
+func (c *Client) FileURL(name string) string { return c.base + "/file/" + name }
+
+// Files returns what came, by name.
+func (c *Client) Files(ctx context.Context) (files map[string]File, err error) {
+	return files, c.do(ctx, http.MethodGet, "/files", &files)
+}
+
 func (c *Client) do(ctx context.Context, method, path string, answer any) error {
 	request, err := http.NewRequestWithContext(ctx, method, c.base+path, nil)
 	if err != nil {

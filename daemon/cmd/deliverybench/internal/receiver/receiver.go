@@ -56,6 +56,8 @@ type Stats struct {
 //	POST /reset     forget everything; with ?ids=hash remember hashes of ids only, for runs of millions
 //	GET  /stats     Stats
 //	GET  /receipts  an object: webhook-id to ns since 1970 of its first arrival
+//	POST /file/NAME a signed file of any length, which is not kept
+//	GET  /files     an object: NAME to File
 //
 // It is safe for concurrent use.
 type Receiver struct {
@@ -69,6 +71,8 @@ type Receiver struct {
 	receipts map[string]int64
 	hashes   map[uint64]struct{}
 	stats    Stats
+	files    map[string]File
+	key      *signature.Key
 }
 
 // New returns a receiver that accepts messages signed with secret.
@@ -77,8 +81,12 @@ func New(secret string) (*Receiver, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the receiver: %w", err)
 	}
+	key, err := signature.ParseKey(secret)
+	if err != nil {
+		return nil, fmt.Errorf("making the receiver: %w", err)
+	}
 	r := &Receiver{
-		mux: http.NewServeMux(), verifier: verifier, seed: maphash.MakeSeed(),
+		mux: http.NewServeMux(), verifier: verifier, key: key, seed: maphash.MakeSeed(),
 		buffers: sync.Pool{New: func() any { return new(bytes.Buffer) }},
 	}
 	r.forget(false)
@@ -86,6 +94,8 @@ func New(secret string) (*Receiver, error) {
 	r.mux.HandleFunc("POST /reset", r.reset)
 	r.mux.HandleFunc("GET /stats", r.writeStats)
 	r.mux.HandleFunc("GET /receipts", r.writeReceipts)
+	r.mux.HandleFunc("POST /file/{name}", r.file)
+	r.mux.HandleFunc("GET /files", r.writeFiles)
 	return r, nil
 }
 
@@ -149,7 +159,7 @@ func (r *Receiver) reset(w http.ResponseWriter, req *http.Request) {
 
 func (r *Receiver) forget(hashOnly bool) {
 	r.hashOnly, r.stats = hashOnly, Stats{}
-	r.receipts, r.hashes = map[string]int64{}, map[uint64]struct{}{}
+	r.receipts, r.hashes, r.files = map[string]int64{}, map[uint64]struct{}{}, map[string]File{}
 	if !hashOnly {
 		// Growing the map under the lock would show up as latency of the sender.
 		r.receipts = make(map[string]int64, 100_000)

@@ -173,3 +173,35 @@ func TestServe(t *testing.T) {
 		t.Errorf("Serve after its context ended: %v, want nil", err)
 	}
 }
+
+func TestFiles(t *testing.T) {
+	t.Parallel()
+	c, key := start(t)
+	for _, body := range []string{"first", "a file that is longer"} {
+		for _, signatures := range []string{signed(t, key, "msg_1", body), signed(t, key, "msg_1", "another")} {
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, c.FileURL("d1"), strings.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			request.Header.Set(signature.HeaderID, "msg_1")
+			request.Header.Set(signature.HeaderTimestamp, strconv.FormatInt(time.Now().Unix(), 10))
+			request.Header.Set(signature.HeaderSignature, signatures)
+			response, err := http.DefaultClient.Do(request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			response.Body.Close()
+		}
+	}
+	files, err := c.Files(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]File{"d1": {Size: 21, SHA256: fmt.Sprintf("%x", sha256.Sum256([]byte("a file that is longer"))), Times: 2, Last: files["d1"].Last}}
+	if diff := cmp.Diff(want, files); diff != "" || files["d1"].Last == 0 {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if stats, err := c.Stats(t.Context()); err != nil || stats.Bad != 2 || stats.Unique != 0 {
+		t.Errorf("%+v, %v: want two that are bad", stats, err)
+	}
+}
