@@ -67,7 +67,7 @@ type Capabilities struct {
 
 // DefaultMaxInFlight bounds the items at work in one plugin process where
 // Capabilities.MaxInFlight is 0.
-const DefaultMaxInFlight = 2048
+const DefaultMaxInFlight = 4096
 
 // MaxMessageBytes is the largest gRPC message that a plugin takes or sends.
 const MaxMessageBytes = 16 << 20

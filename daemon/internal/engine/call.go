@@ -127,11 +127,8 @@ func (e *Engine) free(it *item, report breaker.Report) {
 	it.instance.inFlight--
 	e.retire(it.instance)
 	e.transition(l, it.breaker.Record(e.now, it.ticket, report))
-	p := e.plugins[it.instance.transport]
-	p.inFlight--
-	for next := p.waiting.pop(); next != nil; next = p.waiting.pop() {
-		e.ready.push(next)
-	}
+	l.squeezed = false
+	e.plugins[it.instance.transport].leave(it, e.ready.push)
 	e.ready.push(l)
 }
 

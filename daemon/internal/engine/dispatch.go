@@ -24,15 +24,6 @@ const (
 	defaultBatch = 64
 )
 
-// plugin is the loop's view of a transport.
-type plugin struct {
-	name     string
-	maxBatch int
-	inFlight int
-	waiting  laneQueue // lanes that wait for room in this plugin
-	batch    *call     // being filled
-}
-
 // mayRun reports whether the lane may start attempts, apart from slots.
 func (e *Engine) mayRun(l *lane) bool {
 	return l.dest != nil && l.inst != nil && l.block == "" && !l.changing && e.machine.Owns(e.now, l.id)
@@ -60,8 +51,8 @@ func (e *Engine) dispatch() {
 			continue
 		}
 		p := e.plugins[l.inst.transport]
-		if p.inFlight >= e.o.TransportInFlight {
-			p.waiting.push(l)
+		if !p.admits(l) {
+			p.bulkhead(l).waiting.push(l)
 			continue
 		}
 		if e.serve(l, p) {
@@ -86,8 +77,8 @@ func (e *Engine) serve(l *lane, p *plugin) (more bool) {
 		if l.deficit <= 0 {
 			return true
 		}
-		if p.inFlight >= e.o.TransportInFlight {
-			p.waiting.push(l)
+		if !p.admits(l) {
+			p.bulkhead(l).waiting.push(l)
 			return false
 		}
 		it := l.levels[l.top()].queue[0]
@@ -143,7 +134,7 @@ func (e *Engine) start(l *lane, p *plugin, it *item) {
 	l.inst.inFlight++
 	l.inFlight++
 	l.bytes += it.cost
-	p.inFlight++
+	p.enter(it)
 	e.buffered--
 	e.inFlight[it.ID] = it
 	if l.careful > 0 {

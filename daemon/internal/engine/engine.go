@@ -87,7 +87,8 @@ type Options struct {
 	ExpireEvery time.Duration
 	// KeepCompleted keeps delivered rows in the queue as completed. Defaults to false.
 	KeepCompleted bool
-	// TransportInFlight bounds the items at work in one plugin. Defaults to 2,048.
+	// TransportInFlight bounds the attempts at work in one plugin that have begun
+	// less than a second ago; as many more may be at work for longer. Defaults to 2,048.
 	TransportInFlight int
 	// MaxBuffered bounds the rows read ahead, over all lanes. Defaults to 16,384.
 	MaxBuffered int
@@ -244,9 +245,10 @@ const (
 	maxLoads = 8
 )
 
-func inReady(l *lane) *bool   { return &l.inReady }
-func inHungry(l *lane) *bool  { return &l.inHungry }
-func inWaiting(l *lane) *bool { return &l.inWaiting }
+func inReady(l *lane) *bool  { return &l.inReady }
+func inHungry(l *lane) *bool { return &l.inHungry }
+func inPrompt(l *lane) *bool { return &l.inPrompt }
+func inLate(l *lane) *bool   { return &l.inLate }
 
 // New returns an engine that does nothing until Run.
 func New(o Options, queue Queue, destinations Destinations, transports Transports) *Engine {

@@ -393,3 +393,24 @@ func waitState(t *testing.T, e *engine.Engine, ok func(engine.State) bool) {
 		<-time.After(5 * time.Millisecond)
 	}
 }
+
+// TestHangingDestinationsHarmNoOther: more attempts hang than a plugin has room
+// for, and the others are delivered all the same.
+func TestHangingDestinationsHarmNoOther(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	const room, hanging = 16, 4
+	gate := make(chan struct{})
+	for range hanging {
+		d := f.destination(destination.Settings{Concurrency: room})
+		f.fake.gates[fmt.Sprint(d.ID)] = gate
+		f.insert(d, 2*room, "", "")
+	}
+	well := f.destination(destination.Settings{Concurrency: room})
+	f.start(func(o *engine.Options) { o.TransportInFlight, o.MaxBuffered = room, 4*room })
+	f.eventually("true", `select count(*) >= $1 from delivery_queue where status = 'processing'`, room*hanging/(hanging+1))
+	f.insert(well, 200, "", "")
+	f.eventually("200", `select count(*) from delivery_logs where status = 'delivered'`)
+	close(gate)
+	f.eventually("0", `select count(*) from delivery_queue where status in ('pending', 'processing')`)
+}

@@ -25,6 +25,8 @@ type item struct {
 	ticket   breaker.Ticket
 	started  time.Time
 	marked   bool
+	place    *bulkhead // of the attempt
+	late     bool
 	cost     int64           // bytes that it is accounted with
 	kind     string          // the event's type, once the request was built
 	artifact *store.Artifact // once an upload has found it
@@ -76,6 +78,8 @@ type lane struct {
 	queued   int // rows in all queues
 	inFlight int
 	uploads  int   // of those in flight
+	late     int   // of those in flight
+	squeezed bool  // reads next to nothing ahead: see squeeze
 	bytes    int64 // in flight
 	known    map[string]*item
 	// settled are rows that were recorded while a read was under way: the read may
@@ -85,22 +89,23 @@ type lane struct {
 	// owner died, and one of these rows may be why.
 	careful int
 
-	breaker                      *breaker.Breaker
-	tracker                      *health.Tracker
-	resets                       int64     // of the destination that were obeyed
-	found                        *finding  // of an active check, to be taken in; nil: none
-	writing                      int       // transactions under way that hold its health
-	healthAt                     time.Time // when it was written last
-	limiter                      *rate.Limiter
-	deficit                      int64 // deficit round robin, bytes
-	pending                      int   // outcomes that wait to be recorded
-	used                         int32 // deliveries since then
-	reading                      bool
-	stale                        bool      // what the read under way brings may have been cancelled since
-	probed                       int       // priority of the last probe
-	denied                       time.Time // when it was last asked for
-	inReady, inHungry, inWaiting bool      // see laneQueue
-	timer                        time.Time // of its entry in the timer heap that counts
+	breaker           *breaker.Breaker
+	tracker           *health.Tracker
+	resets            int64     // of the destination that were obeyed
+	found             *finding  // of an active check, to be taken in; nil: none
+	writing           int       // transactions under way that hold its health
+	healthAt          time.Time // when it was written last
+	limiter           *rate.Limiter
+	deficit           int64 // deficit round robin, bytes
+	pending           int   // outcomes that wait to be recorded
+	used              int32 // deliveries since then
+	reading           bool
+	stale             bool      // what the read under way brings may have been cancelled since
+	probed            int       // priority of the last probe
+	denied            time.Time // when it was last asked for
+	inReady, inHungry bool      // see laneQueue
+	inPrompt, inLate  bool
+	timer             time.Time // of its entry in the timer heap that counts
 }
 
 func newLane(id int32) *lane {
@@ -148,6 +153,9 @@ func (l *lane) window() int {
 	}
 	if l.breaker != nil && l.breaker.State() != breaker.Closed {
 		return 2 // a probe and its successor
+	}
+	if l.squeezed {
+		return squeezedWindow
 	}
 	return min(max(2*l.dest.Settings.Concurrency, 16), 1000)
 }

@@ -187,14 +187,15 @@ func (e *Engine) use(l *lane, i *instance) {
 func (e *Engine) plugin(name string) *plugin {
 	p, ok := e.plugins[name]
 	if !ok {
-		p = &plugin{name: name, waiting: laneQueue{in: inWaiting}}
+		p = e.newPlugin(name)
 		e.plugins[name] = p
 	}
-	p.maxBatch = defaultBatch
+	p.maxBatch, p.most = defaultBatch, 0
 	if d, err := e.transports.Describe(name); err == nil {
 		if n := int(d.GetCapabilities().GetMaxBatch()); n > 0 && n < p.maxBatch {
 			p.maxBatch = n
 		}
+		p.most = int(d.GetCapabilities().GetMaxInFlight())
 	}
 	return p
 }

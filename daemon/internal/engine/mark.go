@@ -55,18 +55,21 @@ func (e *Engine) suspectsMarked(suspects []*item, err error) {
 	e.sendAll()
 }
 
-// mark shows rows that have been in flight for long as processing.
+// mark shows rows that have been in flight for long as processing, and gives their
+// attempts another place.
 func (e *Engine) mark() {
 	var rows []store.Item
 	for _, it := range e.inFlight {
-		if it.marked || e.now.Sub(it.started) < markAfter {
-			continue
+		taken := e.now.Sub(it.started)
+		if taken >= lateAfter {
+			e.plugins[it.instance.transport].age(it, e.ready.push)
 		}
-		it.marked = true
-		if rows = append(rows, it.Item); len(rows) == markMax {
-			break
+		if taken >= markAfter && !it.marked && len(rows) < markMax {
+			it.marked = true
+			rows = append(rows, it.Item)
 		}
 	}
+	e.squeeze()
 	if len(rows) == 0 {
 		return
 	}
