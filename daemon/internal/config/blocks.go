@@ -291,7 +291,7 @@ func settingsMembers[B any](settings func(*B) *destination.Settings) []any {
 		single("auto_disable", func(b *B) *destination.AutoDisable { return &settings(b).AutoDisable },
 			"When a destination that only fails is switched off; both conditions must hold.",
 			set("failures", func(a *destination.AutoDisable) *int { return &a.Failures },
-				"Attempts in a row that must have failed, probes included.", between(1, destination.MaxAutoDisableCount), zeroIs(destination.Off, "never")),
+				"Deliveries in a row that must have failed, each counted once however often it was attempted.", between(1, destination.MaxAutoDisableCount), zeroIs(destination.Off, "never")),
 			set("after", func(a *destination.AutoDisable) *setting.Duration { return &a.After },
 				"How long nothing has succeeded.", between(time.Millisecond, destination.MaxExpiry)),
 		),

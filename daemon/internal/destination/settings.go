@@ -71,8 +71,8 @@ type RateLimit struct {
 // long that nobody seems to look after it. Both conditions must hold, so that
 // a short outage under load never disables.
 type AutoDisable struct {
-	// Failures is how many attempts in a row must have failed, probes included, 1
-	// to 1,000,000, or Off. Defaults to 10.
+	// Failures is how many deliveries in a row must have failed, each counted once
+	// however often it was attempted, 1 to 1,000,000, or Off. Defaults to 10.
 	Failures int `json:"failures,omitempty"`
 	// After is how long nothing has succeeded, 1ms to 8,760h. Defaults to 1h.
 	After setting.Duration `json:"after,omitempty"`

@@ -59,6 +59,9 @@ func (e *Engine) fold(l *lane, it *item, o health.Outcome) {
 	if l.tracker == nil || it.breaker != l.breaker {
 		return
 	}
+	if it.AttemptCount > 0 {
+		o.Attempted = it.Due // it was due after its last attempt, so that this is no earlier
+	}
 	change := l.tracker.Fold(e.now, o)
 	if change == nil {
 		e.count(l)

@@ -18,6 +18,10 @@
 //     attempts are in neither.
 //   - Failed active checks climb the ladder up to unhealthy, beside the
 //     deliveries and not added to them. Only deliveries disable.
+//   - Disabling counts deliveries, not attempts: each once in a run of failures,
+//     however often it was tried or sent as a probe. Else the one delivery that
+//     waits for a quiet destination, and that the destination cannot digest,
+//     would switch it off for all that come after.
 package health
 
 import (
@@ -70,6 +74,9 @@ type Outcome struct {
 	// leaves failures out, because a refused connection (1 ms) and a timeout
 	// (30 s) would each say more about the kind of failure than about the peer.
 	Took time.Duration
+	// Attempted is when the delivery may have been attempted last before this; zero
+	// if it never was. Only read with Failure.
+	Attempted time.Time
 	// Disable says that the peer is gone for good (HTTP 410); only read with
 	// Failure and Rejected.
 	Disable bool
@@ -98,6 +105,7 @@ type Tracker struct {
 
 	failures     int32 // in a row
 	failingSince time.Time
+	failed       int32 // deliveries, each once in the run
 	failedChecks int32 // in a row
 	checkPassed  bool  // since the last failure
 
@@ -139,7 +147,7 @@ func (t *Tracker) Fold(now time.Time, o Outcome) *Change {
 	case Success:
 		t.succeeded(now, o.Took)
 	case Failure:
-		t.failed(now)
+		t.attemptFailed(now, o.Attempted)
 	case Rejected:
 		t.count(now, 1)
 		t.lastFailureAt = now
@@ -172,12 +180,16 @@ func (t *Tracker) succeeded(now time.Time, took time.Duration) {
 	t.average += averageWeight * (sample - t.average)
 }
 
-func (t *Tracker) failed(now time.Time) {
+func (t *Tracker) attemptFailed(now, attempted time.Time) {
 	t.count(now, 1)
 	t.lastFailureAt = now
 	t.checkPassed = false
 	if t.failures == 0 {
 		t.failingSince = now
+	}
+	// What was attempted in the run has failed in it, and is counted.
+	if attempted.Before(t.failingSince) && t.failed < math.MaxInt32 {
+		t.failed++
 	}
 	if t.failures < math.MaxInt32 {
 		t.failures++
@@ -193,7 +205,7 @@ func (t *Tracker) count(now time.Time, failures int64) {
 }
 
 func (t *Tracker) endRun() {
-	t.failures = 0
+	t.failures, t.failed = 0, 0
 	t.failingSince = time.Time{}
 	t.checkPassed = false
 }
@@ -205,7 +217,7 @@ func (t *Tracker) mustDisable(now time.Time, o Outcome) bool {
 	if o.Disable {
 		return true
 	}
-	return o.Result == Failure && int(t.failures) >= t.settings.DisableAfter &&
+	return o.Result == Failure && int(t.failed) >= t.settings.DisableAfter &&
 		now.Sub(t.failingSince) >= t.settings.MinDisableDuration.Std()
 }
 
@@ -213,8 +225,8 @@ func (t *Tracker) disableReason(now time.Time, o Outcome) string {
 	if o.Disable {
 		return "the destination is gone for good: " + o.Reason
 	}
-	return fmt.Sprintf("%d failures in a row since %s (%v); the last: %s",
-		t.failures, t.failingSince.UTC().Format(time.RFC3339), now.Sub(t.failingSince).Round(time.Second), o.Reason)
+	return fmt.Sprintf("%d failures in a row, of %d deliveries, since %s (%v); the last: %s",
+		t.failures, t.failed, t.failingSince.UTC().Format(time.RFC3339), now.Sub(t.failingSince).Round(time.Second), o.Reason)
 }
 
 // Check adds an active check that passed or failed. It returns the change of

@@ -128,13 +128,38 @@ func TestAutoDisable(t *testing.T) {
 	}
 }
 
+// TestOneDeliveryDoesNotDisable: what cannot be digested is tried again and again,
+// which says nothing of others.
+func TestOneDeliveryDoesNotDisable(t *testing.T) {
+	t.Parallel()
+	d := newDestination(t, defaults())
+	again := func(n int) *health.Change {
+		attempted := d.now.Add(-time.Second)
+		d.now = d.now.Add(10 * time.Minute)
+		for range n {
+			if change := d.h.Fold(d.now, health.Outcome{Result: health.Failure, Attempted: attempted, Reason: "http.500"}); change != nil {
+				return change
+			}
+			attempted, d.now = d.now, d.now.Add(10*time.Minute)
+		}
+		return nil
+	}
+	d.wantChange(again(3), health.Healthy, health.Degraded, "3 failures")
+	d.wantChange(again(3), health.Degraded, health.Unhealthy, "5 failures")
+	d.wantNone(again(1000))
+	if row := d.h.Row(); row.ConsecutiveFailures < 1000 || row.Metadata.FailedDeliveries > 4 {
+		t.Errorf("after one delivery in a thousand attempts, and others before: %+v", row)
+	}
+	d.wantChange(d.fold(9, health.Failure), health.Unhealthy, health.Disabled, "of 10 deliveries")
+}
+
 func TestDisabledUntilEnabled(t *testing.T) {
 	t.Parallel()
 	d := newDestination(t, defaults())
 	d.fold(9, health.Failure)
 	d.now = d.now.Add(time.Hour)
 	d.wantChange(d.fold(1, health.Failure), health.Unhealthy, health.Disabled,
-		"10 failures in a row since 2026-01-02T03:04:06Z (1h0m9s); the last: http.503")
+		"10 failures in a row, of 10 deliveries, since 2026-01-02T03:04:06Z (1h0m9s); the last: http.503")
 	row := d.h.Row()
 	if !row.DisabledAt.Equal(d.now) || !strings.Contains(row.DisabledReason, "http.503") {
 		t.Errorf("disabled at %v for %q", row.DisabledAt, row.DisabledReason)

@@ -43,6 +43,8 @@ type Row struct {
 type Metadata struct {
 	// FailingSince is when the present run of failures began; zero without one.
 	FailingSince time.Time `json:"failing_since,omitzero"`
+	// FailedDeliveries is the number of deliveries that failed in it.
+	FailedDeliveries int `json:"failed_deliveries,omitempty"`
 	// FailedChecks is the number of active checks that failed in a row.
 	FailedChecks int `json:"failed_checks,omitempty"`
 }
@@ -67,6 +69,7 @@ func New(settings Settings, row Row, now time.Time) *Tracker {
 	}
 	if t.failures > 0 {
 		t.failingSince = beganBy(row, now)
+		t.failed = int32(min(max(row.Metadata.FailedDeliveries, 0), int(t.failures)))
 	}
 	return t
 }
@@ -98,7 +101,7 @@ func (t *Tracker) Row() Row {
 		LastSuccessAt:       t.lastSuccessAt,
 		DisabledAt:          t.disabledAt,
 		DisabledReason:      t.disabledReason,
-		Metadata:            Metadata{FailingSince: t.failingSince, FailedChecks: int(t.failedChecks)},
+		Metadata:            Metadata{FailingSince: t.failingSince, FailedDeliveries: int(t.failed), FailedChecks: int(t.failedChecks)},
 	}
 }
 

@@ -59,7 +59,7 @@ func TestRowAfterAHistory(t *testing.T) {
 		Status: health.Degraded, LastCheckAt: failure,
 		ConsecutiveFailures: 3, TotalFailures: 4, TotalDeliveries: 10, SuccessRate: "60.00",
 		AverageResponseTime: 20, LastFailureAt: failure, LastSuccessAt: success,
-		Metadata: health.Metadata{FailingSince: since},
+		Metadata: health.Metadata{FailingSince: since, FailedDeliveries: 3},
 	}
 	if diff := cmp.Diff(want, d.h.Row()); diff != "" {
 		t.Error(diff)
@@ -78,7 +78,7 @@ func TestRestoreOfPoorRows(t *testing.T) {
 	t.Run("a run without a beginning began with its last failure", func(t *testing.T) {
 		t.Parallel()
 		last := start.Add(-30 * time.Minute)
-		h := health.New(defaults(), health.Row{ConsecutiveFailures: 50, LastFailureAt: last}, start)
+		h := health.New(defaults(), health.Row{ConsecutiveFailures: 50, LastFailureAt: last, Metadata: health.Metadata{FailedDeliveries: 50}}, start)
 		h.Fold(start.Add(29*time.Minute), health.Outcome{Result: health.Failure})
 		if h.Status() != health.Unhealthy {
 			t.Errorf("status %v before the hour is over", h.Status())
@@ -86,6 +86,20 @@ func TestRestoreOfPoorRows(t *testing.T) {
 		h.Fold(start.Add(30*time.Minute), health.Outcome{Result: health.Failure})
 		if h.Status() != health.Disabled {
 			t.Errorf("status %v after an hour", h.Status())
+		}
+	})
+	t.Run("a run without deliveries has none", func(t *testing.T) {
+		t.Parallel()
+		h := health.New(defaults(), health.Row{ConsecutiveFailures: 50, LastFailureAt: start.Add(-2 * time.Hour)}, start)
+		for range 9 {
+			h.Fold(start, health.Outcome{Result: health.Failure})
+		}
+		if h.Status() != health.Unhealthy {
+			t.Errorf("status %v after nine deliveries", h.Status())
+		}
+		h.Fold(start, health.Outcome{Result: health.Failure})
+		if h.Status() != health.Disabled {
+			t.Errorf("status %v after ten", h.Status())
 		}
 	})
 	t.Run("a beginning in the future is now", func(t *testing.T) {
@@ -99,7 +113,7 @@ func TestRestoreOfPoorRows(t *testing.T) {
 		t.Parallel()
 		got := health.New(defaults(), health.Row{
 			ConsecutiveFailures: -1, TotalDeliveries: -7, TotalFailures: -7, AverageResponseTime: -3,
-			Metadata: health.Metadata{FailedChecks: -4},
+			Metadata: health.Metadata{FailedDeliveries: -2, FailedChecks: -4},
 		}, start).Row()
 		if diff := cmp.Diff(health.Row{SuccessRate: "0"}, got); diff != "" {
 			t.Error(diff)
@@ -125,6 +139,8 @@ func TestRandomHistories(t *testing.T) {
 		var deliveries, failures, written, writtenFailures int64
 		run := 0
 		var runBegan time.Time
+		failed, touched := 0, map[int]bool{} // deliveries of the run
+		attempted := map[int]time.Time{}     // attempt of each delivery
 
 		each := func(t *rapid.T, f func(*health.Tracker) *health.Change) {
 			var first *health.Change
@@ -161,32 +177,41 @@ func TestRandomHistories(t *testing.T) {
 			},
 			"fold": func(t *rapid.T) {
 				results := []health.Result{health.Neutral, health.Success, health.Failure, health.Failure, health.Failure, health.Rejected}
+				now = now.Add(1)
+				delivery := rapid.IntRange(0, 12).Draw(t, "delivery")
 				o := health.Outcome{
-					Result:  rapid.SampledFrom(results).Draw(t, "result"),
-					Took:    time.Duration(rapid.Int64Range(0, int64(time.Minute)).Draw(t, "took")),
-					Disable: rapid.IntRange(0, 30).Draw(t, "gone") == 30,
+					Attempted: attempted[delivery],
+					Result:    rapid.SampledFrom(results).Draw(t, "result"),
+					Took:      time.Duration(rapid.Int64Range(0, int64(time.Minute)).Draw(t, "took")),
+					Disable:   rapid.IntRange(0, 30).Draw(t, "gone") == 30,
 				}
 				enabled := trackers[0].Status() != health.Disabled
 				each(t, func(h *health.Tracker) *health.Change { return h.Fold(now, o) })
+				attempted[delivery] = now
 				switch o.Result {
 				case health.Success:
 					run = 0
 					deliveries++
 				case health.Failure:
 					if run == 0 {
-						runBegan = now
+						runBegan, failed = now, 0
+						clear(touched)
 					}
 					run++
+					if !touched[delivery] {
+						failed++
+					}
 					deliveries++
 					failures++
 				case health.Rejected:
 					deliveries++
 					failures++
 				}
-				due := o.Result == health.Failure && run >= s.DisableAfter && now.Sub(runBegan) >= s.MinDisableDuration.Std() ||
+				touched[delivery] = true
+				due := o.Result == health.Failure && failed >= s.DisableAfter && now.Sub(runBegan) >= s.MinDisableDuration.Std() ||
 					(o.Result == health.Failure || o.Result == health.Rejected) && o.Disable
 				if got := trackers[0].Status() == health.Disabled; enabled && got != (due && !s.NoAutoDisable) {
-					t.Fatalf("disabled %v after a run of %d over %v", got, run, now.Sub(runBegan))
+					t.Fatalf("disabled %v after a run of %d attempts of %d deliveries over %v", got, run, failed, now.Sub(runBegan))
 				}
 			},
 			"wait": func(t *rapid.T) {

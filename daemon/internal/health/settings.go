@@ -20,8 +20,9 @@ type Settings struct {
 	// UnhealthyAfter is how many failures in a row make it unhealthy,
 	// DegradedAfter to 1,000,000. Defaults to 5.
 	UnhealthyAfter int `json:"unhealthy_after,omitempty"`
-	// DisableAfter is how many failed attempts in a row disable it,
-	// UnhealthyAfter to 1,000,000. Defaults to 10.
+	// DisableAfter is how many deliveries must have failed in a row, each counted
+	// once however often it was attempted, to disable it, UnhealthyAfter to
+	// 1,000,000. Defaults to 10.
 	DisableAfter int `json:"disable_after,omitempty"`
 	// MinDisableDuration is how long the run of failures must have lasted, from
 	// its first to its last, before it disables, 1ms to 720h: a short outage of
