@@ -29,35 +29,41 @@ func newAlertsList() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&f.Status, "status", "current", "current (open and acknowledged), open, acknowledged, resolved or all")
 	flags.StringVar(&f.Destination, "destination", "", "label or id")
+	flags.StringVar(&f.Cursor, "cursor", "", "next_cursor of the page before")
 	flags.IntVar(&f.Limit, "limit", 100, "how many at most, up to 500")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := r.client()
 		if err != nil {
 			return err
 		}
-		list, err := c.Alerts(cmd.Context(), f)
+		page, err := c.Alerts(cmd.Context(), f)
 		if err != nil {
 			return err
 		}
 		if r.json {
-			return printJSON(cmd.OutOrStdout(), list)
+			return printJSON(cmd.OutOrStdout(), page)
 		}
-		return printAlerts(cmd.OutOrStdout(), list.Alerts)
+		return printAlerts(cmd.OutOrStdout(), page)
 	}
 	return cmd
 }
 
-func printAlerts(w io.Writer, list []api.Alert) error {
-	rows := make([][]string, len(list))
-	for i := range list {
-		a := &list[i]
+func printAlerts(w io.Writer, page *api.AlertPage) error {
+	rows := make([][]string, len(page.Alerts))
+	for i := range page.Alerts {
+		a := &page.Alerts[i]
 		status := a.Status
 		if a.AcknowledgedBy != "" && a.ResolvedAt == nil {
 			status += " by " + a.AcknowledgedBy
 		}
 		rows[i] = []string{a.ID, a.Severity, a.Event, a.Destination, status, strconv.Itoa(int(a.Count)), when(&a.FirstSeenAt), when(&a.LastSeenAt), a.Message}
 	}
-	return table(w, []string{"ALERT", "SEVERITY", "EVENT", "DESTINATION", "STATUS", "COUNT", "FIRST SEEN", "LAST SEEN", "MESSAGE"}, rows)
+	header := []string{"ALERT", "SEVERITY", "EVENT", "DESTINATION", "STATUS", "COUNT", "FIRST SEEN", "LAST SEEN", "MESSAGE"}
+	if err := table(w, header, rows); err != nil || page.Next == "" {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "more with --cursor %s\n", page.Next)
+	return err
 }
 
 // alertCommand makes a command that does something to one alert.

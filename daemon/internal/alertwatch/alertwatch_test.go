@@ -233,24 +233,24 @@ func TestAcknowledgeAndResolve(t *testing.T) {
 	f.told("mail deliveryd.alert.breaker_opened", "pager deliveryd.alert.breaker_opened")
 	id := f.one(`select id from alerts`)
 	for _, organization := range []string{"other", ""} {
-		_, ack := f.store.AcknowledgeAlert(t.Context(), organization, id, "mallory")
-		_, resolve := f.store.ResolveAlert(t.Context(), organization, id, "mallory", time.Hour)
-		list, err := f.store.ListAlerts(t.Context(), organization, []string{"open", "acknowledged", "resolved"}, nil, 10)
+		_, ack := f.store.AcknowledgeAlert(t.Context(), organization, id, "mallory", nil)
+		_, resolve := f.store.ResolveAlert(t.Context(), organization, id, "mallory", time.Hour, nil)
+		list, err := f.store.ListAlerts(t.Context(), organization, []string{"open", "acknowledged", "resolved"}, nil, store.Position{}, 10)
 		if !errors.Is(ack, store.ErrNotFound) || !errors.Is(resolve, store.ErrNotFound) || len(list) != 0 || err != nil {
 			t.Errorf("organization %q: %v, %v, %v, %v", organization, ack, resolve, list, err)
 		}
 	}
-	if a, err := f.store.AcknowledgeAlert(t.Context(), "acme", id, "ops"); err != nil || a.Status != "acknowledged" || *a.AcknowledgedBy != "ops" {
+	if a, err := f.store.AcknowledgeAlert(t.Context(), "acme", id, "ops", nil); err != nil || a.Status != "acknowledged" || *a.AcknowledgedBy != "ops" {
 		t.Errorf("%+v, %v", a, err)
 	}
 	f.look(w)
 	if got := f.one(`select status from alerts`); got != "acknowledged" {
 		t.Errorf("the alert is %s, want still acknowledged", got)
 	}
-	if a, err := f.store.ResolveAlert(t.Context(), "acme", id, "ops", time.Hour); err != nil || a.Status != "resolved" || *a.ResolvedBy != "ops" {
+	if a, err := f.store.ResolveAlert(t.Context(), "acme", id, "ops", time.Hour, nil); err != nil || a.Status != "resolved" || *a.ResolvedBy != "ops" {
 		t.Errorf("%+v, %v", a, err)
 	}
-	if _, err := f.store.AcknowledgeAlert(t.Context(), "acme", id, "ops"); !errors.Is(err, store.ErrNotFound) {
+	if _, err := f.store.AcknowledgeAlert(t.Context(), "acme", id, "ops", nil); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("acknowledging what is over: %v", err)
 	}
 	f.look(w) // it goes on: a new alert, of which nobody is told for now

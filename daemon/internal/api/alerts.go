@@ -10,7 +10,7 @@ const tagAlerts = "Alerts"
 
 // Alerts shows alerts. Its errors are as those of Deliveries.
 type Alerts interface {
-	List(ctx context.Context, caller Caller, filter AlertFilter) ([]Alert, error)
+	List(ctx context.Context, caller Caller, filter AlertFilter) (*AlertPage, error)
 	Acknowledge(ctx context.Context, caller Caller, id string) (*Alert, error)
 	Resolve(ctx context.Context, caller Caller, id string) (*Alert, error)
 }
@@ -20,7 +20,9 @@ type AlertFilter struct {
 	// Status is current, open, acknowledged, resolved or all.
 	Status      string
 	Destination string
-	Limit       int
+	// Cursor is the next_cursor of the page before.
+	Cursor string
+	Limit  int
 }
 
 // Alert is something that is, or was, wrong.
@@ -45,15 +47,18 @@ type Alert struct {
 	ResolvedBy     string     `json:"resolved_by,omitempty" doc:"deliveryd where the condition is over"`
 }
 
-// AlertList is the answer to a list of alerts.
-type AlertList struct {
+// AlertPage is one page of alerts.
+type AlertPage struct {
 	Alerts []Alert `json:"alerts" doc:"The one that was seen last first"`
+	Next   string  `json:"next_cursor,omitempty" doc:"Give it back as cursor for the next page; absent on the last"`
 }
 
 func (a *API) registerAlerts() {
 	register(a, operation{
 		id: "list-alerts", method: http.MethodGet, path: "/v1/alerts", tag: tagAlerts, permission: readAlerts,
-		summary: "List alerts, the one that was seen last first", errors: []int{http.StatusNotFound},
+		summary:     "List alerts, the one that was seen last first",
+		description: "An alert that is seen again between two pages stands on the first one by then.",
+		errors:      []int{http.StatusBadRequest, http.StatusNotFound},
 	}, listAlerts)
 	register(a, operation{
 		id: "acknowledge-alert", method: http.MethodPost, path: "/v1/alerts/{id}/acknowledge", tag: tagAlerts, permission: operateAlerts,
@@ -73,20 +78,18 @@ type alertsInput struct {
 	Scope
 	Status      string `query:"status" enum:"current,open,acknowledged,resolved,all" default:"current" doc:"current is open and acknowledged"`
 	Destination string `query:"destination" maxLength:"255" doc:"Only about this destination: label or id"`
-	Limit       int    `query:"limit" minimum:"1" maximum:"500" default:"100" doc:"At most so many"`
+	Cursor      string `query:"cursor" maxLength:"1024" doc:"next_cursor of the page before"`
+	Limit       int    `query:"limit" minimum:"1" maximum:"500" default:"100" doc:"Alerts on a page"`
 }
 
-type alertsOutput struct{ Body AlertList }
+type alertsOutput struct{ Body *AlertPage }
 
 func listAlerts(ctx context.Context, s *Services, caller Caller, in *alertsInput) (*alertsOutput, error) {
-	list, err := s.Alerts.List(ctx, caller, AlertFilter{Status: in.Status, Destination: in.Destination, Limit: in.Limit})
+	page, err := s.Alerts.List(ctx, caller, AlertFilter{Status: in.Status, Destination: in.Destination, Cursor: in.Cursor, Limit: in.Limit})
 	if err != nil {
 		return nil, err
 	}
-	if list == nil {
-		list = []Alert{}
-	}
-	return &alertsOutput{AlertList{list}}, nil
+	return &alertsOutput{page}, nil
 }
 
 type alertInput struct {

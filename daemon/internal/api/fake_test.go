@@ -171,9 +171,9 @@ func (f fakeArtifacts) List(_ context.Context, c Caller, _ string, _ int) (*Arti
 
 type fakeAlerts struct{ *fake }
 
-func (f fakeAlerts) List(_ context.Context, c Caller, filter AlertFilter) ([]Alert, error) {
+func (f fakeAlerts) List(_ context.Context, c Caller, filter AlertFilter) (*AlertPage, error) {
 	f.ref = fmt.Sprintf("%+v", filter)
-	return nil, f.called(c)
+	return &AlertPage{Alerts: []Alert{}}, f.called(c)
 }
 
 func (f fakeAlerts) Acknowledge(_ context.Context, c Caller, id string) (*Alert, error) {

@@ -53,7 +53,11 @@ type alertService struct {
 var _ api.Alerts = (*alertService)(nil)
 
 // List implements api.Alerts.
-func (s *alertService) List(ctx context.Context, caller api.Caller, f api.AlertFilter) ([]api.Alert, error) {
+func (s *alertService) List(ctx context.Context, caller api.Caller, f api.AlertFilter) (*api.AlertPage, error) {
+	at, err := parseCursor(f.Cursor)
+	if err != nil {
+		return nil, err
+	}
 	var only *int32
 	if f.Destination != "" {
 		d, err := s.registry.ByRef(ctx, caller.Organization, f.Destination)
@@ -69,20 +73,23 @@ func (s *alertService) List(ctx context.Context, caller api.Caller, f api.AlertF
 	case "all":
 		statuses = []string{string(alert.Open), string(alert.Acknowledged), string(alert.Resolved)}
 	}
-	rows, err := s.store.ListAlerts(ctx, caller.Organization, statuses, only, f.Limit)
+	rows, err := s.store.ListAlerts(ctx, caller.Organization, statuses, only, at.position(), f.Limit)
 	if err != nil {
 		return nil, err
 	}
-	list := make([]api.Alert, len(rows))
+	page := &api.AlertPage{Alerts: make([]api.Alert, len(rows))}
 	for i := range rows {
-		list[i] = showAlert(&rows[i])
+		page.Alerts[i] = showAlert(&rows[i])
 	}
-	return list, nil
+	if n := len(rows); n > 0 && n == f.Limit {
+		page.Next = cursor{At: rows[n-1].LastSeenAt, ID: rows[n-1].ID}.String()
+	}
+	return page, nil
 }
 
 // Acknowledge implements api.Alerts.
 func (s *alertService) Acknowledge(ctx context.Context, caller api.Caller, id string) (*api.Alert, error) {
-	row, err := s.store.AcknowledgeAlert(ctx, caller.Organization, id, caller.Key)
+	row, err := s.store.AcknowledgeAlert(ctx, caller.Organization, id, caller.Key, auditOfAlert(caller, id, "alert.acknowledge"))
 	return showOneAlert(&row, err)
 }
 
@@ -92,8 +99,15 @@ func (s *alertService) Resolve(ctx context.Context, caller api.Caller, id string
 	if !ok {
 		settings = alert.Defaults(caller.Organization)
 	}
-	row, err := s.store.ResolveAlert(ctx, caller.Organization, id, caller.Key, settings.Cooldown)
+	row, err := s.store.ResolveAlert(ctx, caller.Organization, id, caller.Key, settings.Cooldown, auditOfAlert(caller, id, "alert.resolve"))
 	return showOneAlert(&row, err)
+}
+
+func auditOfAlert(caller api.Caller, id, action string) *store.Audit {
+	by := byCaller(caller)
+	return &store.Audit{
+		OrganizationID: caller.Organization, Actor: by.Actor, RequestID: by.RequestID, Action: action, TargetType: "alert", Target: id,
+	}
 }
 
 func showOneAlert(row *store.Alert, err error) (*api.Alert, error) {

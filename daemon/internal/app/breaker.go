@@ -10,7 +10,7 @@ import (
 
 // OpenBreaker implements api.Destinations.
 func (s *destinationService) OpenBreaker(ctx context.Context, caller api.Caller, ref, reason string) (*api.Destination, error) {
-	d, err := s.registry.ForceBreaker(ctx, caller.Organization, ref, caller.Key, reason)
+	d, err := s.registry.ForceBreaker(ctx, caller.Organization, ref, byCaller(caller), reason)
 	if err == nil {
 		s.log.Info("circuit breaker forced open", "organization", caller.Organization, "destination", d.Label, "by", caller.Key, "reason", reason)
 	}
@@ -19,7 +19,7 @@ func (s *destinationService) OpenBreaker(ctx context.Context, caller api.Caller,
 
 // CloseBreaker implements api.Destinations.
 func (s *destinationService) CloseBreaker(ctx context.Context, caller api.Caller, ref string) (*api.Destination, error) {
-	d, err := s.registry.CloseBreaker(ctx, caller.Organization, ref)
+	d, err := s.registry.CloseBreaker(ctx, caller.Organization, ref, byCaller(caller))
 	if err == nil {
 		s.log.Info("circuit breaker closed", "organization", caller.Organization, "destination", d.Label, "by", caller.Key)
 	}

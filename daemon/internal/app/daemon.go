@@ -393,7 +393,7 @@ func live(cfg *config.Config) engine.Live {
 func retention(cfg *config.Config) store.Retention {
 	return store.Retention{
 		IdempotencyKeys: cfg.Submit.IdempotencyRetention, DeadLetters: cfg.Queue.DeadLetterRetention,
-		Completed: cfg.Queue.KeepCompleted, Logs: cfg.Queue.LogRetention,
+		Completed: cfg.Queue.KeepCompleted, Logs: cfg.Queue.LogRetention, Audit: cfg.Queue.AuditRetention,
 	}
 }
 

@@ -28,7 +28,7 @@ func (s deliveryService) Submit(ctx context.Context, caller api.Caller, submissi
 }
 
 func callerOf(c api.Caller) delivery.Caller {
-	return delivery.Caller{Organization: c.Organization, Actor: "api_key:" + c.Key}
+	return delivery.Caller{Organization: c.Organization, Actor: "api_key:" + c.Key, RequestID: c.RequestID}
 }
 
 func requestOf(s *api.Submission) delivery.Request {

@@ -73,8 +73,7 @@ func (s *destinationService) Get(ctx context.Context, caller api.Caller, ref str
 
 // Pause implements api.Destinations.
 func (s *destinationService) Pause(ctx context.Context, caller api.Caller, ref string) (*api.Destination, error) {
-	d, err := s.registry.Pause(ctx, caller.Organization, ref, caller.Key)
-	s.audit(ctx, caller, "destination.pause", d, err)
+	d, err := s.registry.Pause(ctx, caller.Organization, ref, byCaller(caller))
 	if err == nil {
 		s.log.Info("destination paused", "organization", caller.Organization, "destination", d.Label, "by", caller.Key)
 	}
@@ -83,8 +82,7 @@ func (s *destinationService) Pause(ctx context.Context, caller api.Caller, ref s
 
 // Resume implements api.Destinations.
 func (s *destinationService) Resume(ctx context.Context, caller api.Caller, ref string) (*api.Destination, error) {
-	d, err := s.registry.Resume(ctx, caller.Organization, ref)
-	s.audit(ctx, caller, "destination.resume", d, err)
+	d, err := s.registry.Resume(ctx, caller.Organization, ref, byCaller(caller))
 	if err == nil {
 		s.log.Info("destination resumed", "organization", caller.Organization, "destination", d.Label, "by", caller.Key)
 	}
@@ -93,7 +91,7 @@ func (s *destinationService) Resume(ctx context.Context, caller api.Caller, ref 
 
 // Test implements api.Destinations.
 func (s *destinationService) Test(ctx context.Context, caller api.Caller, ref string, ping bool) (*api.TestResult, error) {
-	answer, err := s.registry.Test(ctx, caller.Organization, ref, ping)
+	answer, err := s.registry.Test(ctx, caller.Organization, ref, ping, byCaller(caller))
 	if err != nil {
 		return nil, destinationProblem(err)
 	}

@@ -44,8 +44,7 @@ func (s *destinationService) Delete(ctx context.Context, caller api.Caller, ref 
 
 // Enable implements api.Destinations.
 func (s *destinationService) Enable(ctx context.Context, caller api.Caller, ref string) (*api.Destination, error) {
-	d, err := s.registry.Resume(ctx, caller.Organization, ref)
-	s.audit(ctx, caller, "destination.enable", d, err)
+	d, err := s.registry.Enable(ctx, caller.Organization, ref, byCaller(caller))
 	return s.done(ctx, caller, "destination enabled", d, err)
 }
 
@@ -54,8 +53,7 @@ func (s *destinationService) Disable(ctx context.Context, caller api.Caller, ref
 	if reason == "" {
 		reason = "disabled by " + byCaller(caller).Actor
 	}
-	d, err := s.registry.Disable(ctx, caller.Organization, ref, byCaller(caller).Actor, reason)
-	s.audit(ctx, caller, "destination.disable", d, err)
+	d, err := s.registry.Disable(ctx, caller.Organization, ref, byCaller(caller), reason)
 	return s.done(ctx, caller, "destination disabled", d, err)
 }
 
@@ -64,18 +62,6 @@ func (s *destinationService) done(ctx context.Context, caller api.Caller, what s
 		s.log.Info(what, "organization", caller.Organization, "destination", d.Label, "by", caller.Key, "request_id", caller.RequestID)
 	}
 	return s.showOne(ctx, caller, d, err)
-}
-
-// audit records what an operator did. It has taken effect, so a failure to record
-// it is not the operator's: the daemon's log has it all the same.
-func (s *destinationService) audit(ctx context.Context, caller api.Caller, action string, d *destination.Destination, err error) {
-	if err != nil {
-		return
-	}
-	if err := s.registry.Audit(ctx, d, action, byCaller(caller)); err != nil {
-		s.log.Error("an entry of the audit log could not be written", "action", action, "organization", caller.Organization,
-			"destination", d.Label, "by", caller.Key, "request_id", caller.RequestID, "error", err)
-	}
 }
 
 // rotateKeys seals all secrets with the current key, as the API wants it.

@@ -181,15 +181,16 @@ func (c *Client) CloseBreaker(ctx context.Context, ref string) (*api.Destination
 	return do[api.Destination](ctx, c, http.MethodPost, destinationPath(ref, "/circuit-breaker/close"), nil, nil)
 }
 
-// Alerts lists alerts.
-func (c *Client) Alerts(ctx context.Context, f api.AlertFilter) (*api.AlertList, error) {
+// Alerts lists one page of alerts.
+func (c *Client) Alerts(ctx context.Context, f api.AlertFilter) (*api.AlertPage, error) {
 	query := url.Values{}
 	set(query, "status", f.Status)
 	set(query, "destination", f.Destination)
+	set(query, "cursor", f.Cursor)
 	if f.Limit > 0 {
 		query.Set("limit", fmt.Sprint(f.Limit))
 	}
-	return do[api.AlertList](ctx, c, http.MethodGet, "/v1/alerts", query, nil)
+	return do[api.AlertPage](ctx, c, http.MethodGet, "/v1/alerts", query, nil)
 }
 
 // AcknowledgeAlert says that somebody looks after an alert.

@@ -27,7 +27,7 @@ func newConfig(lookup func(string) (string, bool)) *Config {
 		HTTP:     HTTP{Address: "127.0.0.1:8080", MaxBody: 32 * MiB},
 		Log:      Log{Level: "info", Format: "text"},
 		Queue: Queue{
-			DeadLetterRetention: 7 * day, LogRetention: 90 * day, Wake: WakeNotify, PollInterval: time.Second,
+			DeadLetterRetention: 7 * day, LogRetention: 90 * day, AuditRetention: 400 * day, Wake: WakeNotify, PollInterval: time.Second,
 			Lease: 15 * time.Second, Renew: 5 * time.Second, DrainTimeout: 30 * time.Second,
 		},
 		Submit:    Submit{MaxPayload: 10 * MiB, MaxDestinations: 50, MaxBatch: 1000, IdempotencyRetention: day},
@@ -180,6 +180,8 @@ func queueBlock() *block {
 			"How long a dead letter can be replayed.", between(time.Hour, 10*year)),
 		set("log_retention", func(q *Queue) *time.Duration { return &q.LogRetention },
 			"How long the delivery log is kept.", between(day, 10*year)),
+		set("audit_retention", func(q *Queue) *time.Duration { return &q.AuditRetention },
+			"How long the audit log is kept: who changed what through the API.", between(day, 100*year)),
 		set("wake", func(q *Queue) *string { return &q.Wake },
 			"How daemons learn of rows that others wrote: `notify` (LISTEN, and polling as well) or `poll` (behind PgBouncer in transaction mode, or a database without LISTEN).",
 			oneOf(WakeNotify, WakePoll), restart()),

@@ -212,6 +212,8 @@ type Queue struct {
 	DeadLetterRetention time.Duration
 	// LogRetention is how long the delivery log is kept, 24h to 87,600h. Defaults to 2160h (90 days).
 	LogRetention time.Duration
+	// AuditRetention is how long the audit log is kept, 24h to 876,000h. Defaults to 9600h (400 days).
+	AuditRetention time.Duration
 	// Wake says how daemons learn of rows that others wrote: "notify" (LISTEN,
 	// and polling as well) or "poll" (behind PgBouncer in transaction mode, or
 	// a database without LISTEN). Defaults to "notify".

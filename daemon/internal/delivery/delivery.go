@@ -24,6 +24,8 @@ type Caller struct {
 	Organization string
 	// Actor names the caller in logs, for example "api_key:ops".
 	Actor string
+	// RequestID names the request in the audit log; it may be empty.
+	RequestID string
 }
 
 // Payload is what is delivered.

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -22,7 +23,7 @@ func (s *Service) Cancel(ctx context.Context, caller Caller, deliveryID, ref str
 	if err != nil {
 		return 0, err
 	}
-	moved, err := s.store.Cancel(ctx, caller.Organization, deliveryID, one, caller.Actor)
+	moved, err := s.store.Cancel(ctx, caller.Organization, deliveryID, one, caller.Actor, auditOf(caller, "delivery.cancel", "delivery", deliveryID, ref))
 	if err != nil {
 		return 0, err
 	}
@@ -44,7 +45,7 @@ func (s *Service) Replay(ctx context.Context, caller Caller, deliveryID, ref str
 	if err != nil {
 		return 0, err
 	}
-	moved, err := s.store.ReplayDelivery(ctx, caller.Organization, deliveryID, one, caller.Actor, defaultExpiry())
+	moved, err := s.store.ReplayDelivery(ctx, caller.Organization, deliveryID, one, caller.Actor, defaultExpiry(), auditOf(caller, "delivery.replay", "delivery", deliveryID, ref))
 	if err != nil {
 		return 0, err
 	}
@@ -92,7 +93,8 @@ func (s *Service) ReplayMany(ctx context.Context, caller Caller, f ReplayFilter)
 		if f.Limit > 0 {
 			page = min(page, f.Limit-total)
 		}
-		moved, err := s.store.ReplayDeadLetters(ctx, caller.Organization, filter, caller.Actor, d.Settings.Expiry.Std(), page)
+		moved, err := s.store.ReplayDeadLetters(ctx, caller.Organization, filter, caller.Actor, d.Settings.Expiry.Std(), page,
+			auditOf(caller, "destination.replay", "destination", d.Label, ""))
 		if err != nil {
 			return total, err
 		}
@@ -104,6 +106,18 @@ func (s *Service) ReplayMany(ctx context.Context, caller Caller, f ReplayFilter)
 	}
 	s.log.Info("dead letters replayed", "organization", caller.Organization, "destination", d.Label, "rows", total, "by", caller.Actor)
 	return total, nil
+}
+
+// auditOf is the entry of a change of deliveries, at one destination where ref is
+// not empty. How many they were is added to it.
+func auditOf(caller Caller, action, targetType, target, ref string) *store.Audit {
+	a := &store.Audit{
+		OrganizationID: caller.Organization, Actor: caller.Actor, RequestID: caller.RequestID, Action: action, TargetType: targetType, Target: target,
+	}
+	if ref != "" {
+		a.Details, _ = json.Marshal(map[string]string{"destination": ref}) // a text cannot fail
+	}
+	return a
 }
 
 // one resolves an optional destination.

@@ -44,7 +44,7 @@ func TestApplyTouchesOnlyWhatChanged(t *testing.T) {
 	if !gone.Disabled || gone.DisabledBy != ByConfig || gone.DisabledReason != removedReason || gone.DisabledAt == nil {
 		t.Errorf("removed: %+v", gone)
 	}
-	if _, err := f.Resume(t.Context(), "umbrella", "c"); !errors.Is(err, ErrManaged) {
+	if _, err := f.Resume(t.Context(), "umbrella", "c", By{}); !errors.Is(err, ErrManaged) {
 		t.Errorf("resuming what the file removed: %v", err)
 	}
 	if report := f.apply(t, a, b); report.Unchanged != 2 || len(report.Removed) != 0 {

@@ -245,14 +245,14 @@ func (r *Registry) Stop() { r.closing.Wait() }
 // an instance of its own; it delivers nothing. A step that failed is in the
 // answer; errors are those of Open. A good test ends a hold, and lets an open
 // breaker try a probe at once.
-func (r *Registry) Test(ctx context.Context, organization, ref string, ping bool) (*transportv1.TestConnectionResponse, error) {
+func (r *Registry) Test(ctx context.Context, organization, ref string, ping bool, by By) (*transportv1.TestConnectionResponse, error) {
 	d, err := r.ByRef(ctx, organization, ref)
 	if err != nil {
 		return nil, err
 	}
 	answer, err := r.test(ctx, d, ping)
 	if err == nil && passed(answer) {
-		err = r.endHold(ctx, d)
+		err = r.endHold(ctx, d, by)
 	}
 	return answer, err
 }
@@ -299,12 +299,12 @@ func passed(answer *transportv1.TestConnectionResponse) bool {
 
 // endHold makes the lane try again if its breaker is open or held, unless an
 // operator holds it.
-func (r *Registry) endHold(ctx context.Context, d *Destination) error {
+func (r *Registry) endHold(ctx context.Context, d *Destination, by By) error {
 	h, err := r.store.Health(ctx, d.ID)
 	if err != nil || h.HeldAt == nil && h.CircuitBreakerState == breaker.Closed.String() || d.BreakerForced || d.Disabled {
 		return err
 	}
-	if _, err := r.store.ReleaseDestination(ctx, d.OrganizationID, d.ID); err != nil {
+	if _, err := r.store.ReleaseDestination(ctx, d.OrganizationID, d.ID, auditOf(d, "destination.test", by, nil)); err != nil {
 		return err
 	}
 	r.changedHere(d.ID)

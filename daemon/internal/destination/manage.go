@@ -145,7 +145,10 @@ func (r *Registry) updateOnce(ctx context.Context, organization, ref string, p P
 	if len(changed) == 0 {
 		return d, nil
 	}
-	details, _ := json.Marshal(map[string]any{"changed": changed}) // texts cannot fail
+	details, err := changeDetails(changed, d, r.fromRow(&row))
+	if err != nil {
+		return nil, err
+	}
 	now, err := r.store.ChangeDestination(ctx, &row, auditOf(d, "destination.update", by, details))
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, fmt.Errorf("destination %q: %w", d.Label, errChangedMeanwhile)
@@ -154,6 +157,44 @@ func (r *Registry) updateOnce(ctx context.Context, organization, ref string, p P
 		return nil, err
 	}
 	return r.fromRow(&now), nil
+}
+
+// changeDetails says what a change is, for the audit log.
+func changeDetails(changed []string, before, after *Destination) ([]byte, error) {
+	was, is := map[string]any{}, map[string]any{}
+	for _, name := range changed {
+		was[name], is[name] = before.auditable(name), after.auditable(name)
+	}
+	details, err := json.Marshal(map[string]any{"changed": changed, "before": was, "after": is})
+	if err != nil {
+		return nil, fmt.Errorf("writing the details of an audit entry: %w", err)
+	}
+	return details, nil
+}
+
+// maxAudited bounds a configuration in an entry of the audit log, bytes.
+const maxAudited = 16 << 10
+
+// auditable is what the audit log may know of a part of a destination: secrets are
+// fingerprints.
+func (d *Destination) auditable(part string) any {
+	switch part {
+	case "description":
+		return d.Description
+	case "icon":
+		return d.Icon
+	case "instructions":
+		return d.Instructions
+	case "default":
+		return d.Default
+	case "settings":
+		return d.Settings
+	}
+	config, err := d.RedactedConfig()
+	if err != nil || len(config) > maxAudited {
+		return nil
+	}
+	return config
 }
 
 // editable is nil for a destination that the API may change.
@@ -360,11 +401,11 @@ func (r *Registry) Delete(ctx context.Context, organization, ref string, force b
 
 // deadLetter closes a destination and makes dead letters of all that waits for it.
 func (r *Registry) deadLetter(ctx context.Context, d *Destination, by By) (dead int, err error) {
-	if _, err := r.DisableID(ctx, d.ID, by.Actor, "being deleted"); err != nil {
+	if _, err := r.disable(ctx, d.ID, by.Actor, "being deleted", auditOf(d, "destination.disable", by, nil)); err != nil {
 		return 0, err
 	}
 	for {
-		n, err := r.store.DeadLetterWaiting(ctx, d.ID, by.Actor, deletedReason+" by "+by.Actor, deadLetterBatch)
+		n, err := r.store.DeadLetterWaiting(ctx, d.ID, by.Actor, deletedReason+" by "+by.Actor, deadLetterBatch, auditOf(d, "destination.dead_letter", by, nil))
 		dead += n
 		if err != nil || n == 0 {
 			return dead, err

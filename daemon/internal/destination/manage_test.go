@@ -73,7 +73,7 @@ func TestUpdateKeepsSecretsThatItOmits(t *testing.T) {
 	if err != nil || d.Settings.Retry.MaxRetries == 8 || d.Settings.Concurrency != 7 || d.Generation == before {
 		t.Errorf("%+v, %v", d, err)
 	}
-	if entries := f.text(t, `select string_agg(details::text, ' ') from audit_log where action like 'destination.%'`); strings.Contains(entries, "tok-") || strings.Count(entries, "config") != 4 {
+	if entries := f.text(t, `select string_agg(details::text, ' ') from audit_log where action like 'destination.%'`); strings.Contains(entries, "tok-") || strings.Count(entries, `"changed": ["config"]`) != 4 || !strings.Contains(entries, "***") {
 		t.Errorf("audited: %s", entries)
 	}
 }

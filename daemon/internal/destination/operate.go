@@ -17,12 +17,12 @@ const (
 
 // Pause lets what is in flight end and keeps the rest waiting. Pausing what is
 // paused changes nothing.
-func (r *Registry) Pause(ctx context.Context, organization, ref, by string) (*Destination, error) {
+func (r *Registry) Pause(ctx context.Context, organization, ref string, by By) (*Destination, error) {
 	d, err := r.ByRef(ctx, organization, ref)
 	if err != nil {
 		return nil, err
 	}
-	row, err := r.store.PauseDestination(ctx, organization, d.ID, true, by)
+	row, err := r.store.PauseDestination(ctx, organization, d.ID, by.Actor, auditOf(d, "destination.pause", by, nil))
 	if err != nil {
 		return nil, err
 	}
@@ -32,7 +32,16 @@ func (r *Registry) Pause(ctx context.Context, organization, ref, by string) (*De
 
 // Resume ends a pause, a hold, an open breaker and a disabling; what waited goes
 // on. The error wraps ErrManaged where the configuration file disables it.
-func (r *Registry) Resume(ctx context.Context, organization, ref string) (*Destination, error) {
+func (r *Registry) Resume(ctx context.Context, organization, ref string, by By) (*Destination, error) {
+	return r.resume(ctx, organization, ref, "destination.resume", by)
+}
+
+// Enable is Resume under the name that belongs to Disable.
+func (r *Registry) Enable(ctx context.Context, organization, ref string, by By) (*Destination, error) {
+	return r.resume(ctx, organization, ref, "destination.enable", by)
+}
+
+func (r *Registry) resume(ctx context.Context, organization, ref, action string, by By) (*Destination, error) {
 	d, err := r.ByRef(ctx, organization, ref)
 	if err != nil {
 		return nil, err
@@ -40,7 +49,7 @@ func (r *Registry) Resume(ctx context.Context, organization, ref string) (*Desti
 	if d.Disabled && d.DisabledBy == ByConfig {
 		return nil, fmt.Errorf("destination %q is disabled (%s): %w", d.Label, d.DisabledReason, ErrManaged)
 	}
-	row, err := r.store.ResumeDestination(ctx, organization, d.ID)
+	row, err := r.store.ResumeDestination(ctx, organization, d.ID, auditOf(d, action, by, nil))
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +64,7 @@ const maxReason = 500
 // is in flight ends, the rest waits, and nothing is burnt. Unlike a pause it
 // shows in the health of the destination as what it is, an outage. The first
 // time stays, the last reason counts.
-func (r *Registry) ForceBreaker(ctx context.Context, organization, ref, by, reason string) (*Destination, error) {
+func (r *Registry) ForceBreaker(ctx context.Context, organization, ref string, by By, reason string) (*Destination, error) {
 	d, err := r.ByRef(ctx, organization, ref)
 	if err != nil {
 		return nil, err
@@ -66,11 +75,11 @@ func (r *Registry) ForceBreaker(ctx context.Context, organization, ref, by, reas
 	if reason == "" {
 		reason = "no reason given"
 	}
-	forced, err := json.Marshal(map[string]breaker.Snapshot{"circuit_breaker": {Hold: breaker.HeldByOperator, Reason: ForcedReason(by, reason)}})
+	forced, err := json.Marshal(map[string]breaker.Snapshot{"circuit_breaker": {Hold: breaker.HeldByOperator, Reason: ForcedReason(by.Actor, reason)}})
 	if err != nil {
 		return nil, fmt.Errorf("encoding a circuit breaker: %w", err)
 	}
-	row, err := r.store.ForceBreaker(ctx, organization, d.ID, by, reason, forced)
+	row, err := r.store.ForceBreaker(ctx, organization, d.ID, by.Actor, reason, forced, auditOf(d, "circuit_breaker.open", by, nil))
 	if err != nil {
 		return nil, err
 	}
@@ -84,12 +93,12 @@ func ForcedReason(by, reason string) string { return "forced open by " + by + ":
 // CloseBreaker closes the circuit breaker, whatever opened it, and forgets every
 // failure; what waited is let out gradually. A destination that goes on failing
 // opens it again.
-func (r *Registry) CloseBreaker(ctx context.Context, organization, ref string) (*Destination, error) {
+func (r *Registry) CloseBreaker(ctx context.Context, organization, ref string, by By) (*Destination, error) {
 	d, err := r.ByRef(ctx, organization, ref)
 	if err != nil {
 		return nil, err
 	}
-	row, err := r.store.CloseBreaker(ctx, organization, d.ID)
+	row, err := r.store.CloseBreaker(ctx, organization, d.ID, auditOf(d, "circuit_breaker.close", by, nil))
 	if err != nil {
 		return nil, err
 	}
@@ -99,12 +108,12 @@ func (r *Registry) CloseBreaker(ctx context.Context, organization, ref string) (
 
 // Disable keeps new deliveries out and those that wait waiting. Disabling what is
 // disabled changes nothing: the first reason stays.
-func (r *Registry) Disable(ctx context.Context, organization, ref, by, reason string) (*Destination, error) {
+func (r *Registry) Disable(ctx context.Context, organization, ref string, by By, reason string) (*Destination, error) {
 	d, err := r.ByRef(ctx, organization, ref)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := r.DisableID(ctx, d.ID, by, reason); err != nil {
+	if _, err := r.disable(ctx, d.ID, by.Actor, reason, auditOf(d, "destination.disable", by, nil)); err != nil {
 		return nil, err
 	}
 	row, err := r.store.DestinationOf(ctx, organization, d.ID)
@@ -114,10 +123,17 @@ func (r *Registry) Disable(ctx context.Context, organization, ref, by, reason st
 	return r.fromRow(&row), nil
 }
 
+// ownActor is who does what the daemon does on its own.
+const ownActor = "deliveryd"
+
 // DisableID disables a destination of any organization, as the daemon does on its
 // own (by ByHealth) when one only fails. False: it was disabled already.
 func (r *Registry) DisableID(ctx context.Context, id int32, by, reason string) (bool, error) {
-	changed, err := r.store.DisableDestination(ctx, id, by, reason)
+	return r.disable(ctx, id, by, reason, &store.Audit{Actor: ownActor, Action: "destination.disable", TargetType: targetDestination})
+}
+
+func (r *Registry) disable(ctx context.Context, id int32, by, reason string, a *store.Audit) (bool, error) {
+	changed, err := r.store.DisableDestination(ctx, id, by, reason, a)
 	if err == nil && changed {
 		r.changedHere(id)
 	}
@@ -148,15 +164,13 @@ func (r *Registry) readFresh(ctx context.Context, organization, ref string) (*De
 	return r.fromRow(&row), nil
 }
 
+// targetDestination is the kind of thing that an audit entry is about.
+const targetDestination = "destination"
+
 // auditOf is the entry of a change of a destination.
 func auditOf(d *Destination, action string, by By, details []byte) *store.Audit {
 	return &store.Audit{
 		OrganizationID: d.OrganizationID, Actor: by.Actor, RequestID: by.RequestID,
-		Action: action, TargetType: "destination", Target: d.Label, Details: details,
+		Action: action, TargetType: targetDestination, Target: d.Label, Details: details,
 	}
-}
-
-// Audit records that something was done to a destination.
-func (r *Registry) Audit(ctx context.Context, d *Destination, action string, by By) error {
-	return r.store.RecordAudit(ctx, auditOf(d, action, by, nil))
 }

@@ -361,23 +361,23 @@ func TestPauseResumeDisable(t *testing.T) {
 	f := newFixture(t)
 	f.apply(t, declaration("acme", "billing"))
 	d := f.get(t, "acme", "billing")
-	if _, err := f.Pause(t.Context(), "umbrella", "billing", "eve"); !errors.Is(err, store.ErrNotFound) {
+	if _, err := f.Pause(t.Context(), "umbrella", "billing", By{Actor: "eve"}); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("another organization paused: %v", err)
 	}
-	paused, err := f.Pause(t.Context(), "acme", "billing", "api_key:ops")
+	paused, err := f.Pause(t.Context(), "acme", "billing", By{Actor: "api_key:ops"})
 	if err != nil || !paused.Paused || paused.PausedBy != "api_key:ops" || !f.get(t, "acme", "billing").Paused {
 		t.Fatalf("%+v, %v", paused, err)
 	}
 	if changed, err := f.DisableID(t.Context(), d.ID, ByHealth, "10 failures"); err != nil || !changed {
 		t.Fatal(changed, err)
 	}
-	again, err := f.Disable(t.Context(), "acme", "billing", "api_key:ops", "mine")
+	again, err := f.Disable(t.Context(), "acme", "billing", By{Actor: "api_key:ops"}, "mine")
 	if err != nil || again.DisabledReason != "10 failures" || again.DisabledBy != ByHealth || again.DisabledAt == nil {
 		t.Errorf("%+v, %v", again, err)
 	}
 	f.exec(t, `insert into destination_health (destination_id, status, last_check_at, consecutive_failures, total_failures, circuit_breaker_state, held_at, hold_reason)
 		values ($1, 'disabled', now(), 10, 12, 'open', now(), 'auth')`, d.ID)
-	resumed, err := f.Resume(t.Context(), "acme", "billing")
+	resumed, err := f.Resume(t.Context(), "acme", "billing", By{Actor: "api_key:ops"})
 	if err != nil || resumed.Paused || resumed.Disabled || resumed.Generation != d.Generation+1 {
 		t.Fatalf("%+v, %v", resumed, err)
 	}
@@ -394,7 +394,7 @@ func TestGoodConnectionTestEndsAHold(t *testing.T) {
 	d := f.get(t, "acme", "billing")
 	f.exec(t, `insert into destination_health (destination_id, status, last_check_at, held_at, hold_reason) values ($1, 'unhealthy', now(), now(), 'auth')`, d.ID)
 	f.plugins.set(func() { f.plugins.failed = "auth" })
-	answer, err := f.Test(t.Context(), "acme", "billing", false)
+	answer, err := f.Test(t.Context(), "acme", "billing", false, By{Actor: "api_key:ops"})
 	if err != nil || len(answer.GetSteps()) != 2 {
 		t.Fatal(answer, err)
 	}
@@ -402,7 +402,7 @@ func TestGoodConnectionTestEndsAHold(t *testing.T) {
 		t.Errorf("a failed test ended the hold, %v", err)
 	}
 	f.plugins.set(func() { f.plugins.failed = "" })
-	if _, err := f.Test(t.Context(), "acme", "billing", false); err != nil {
+	if _, err := f.Test(t.Context(), "acme", "billing", false, By{Actor: "api_key:ops"}); err != nil {
 		t.Fatal(err)
 	}
 	if h, err := f.store.Health(t.Context(), d.ID); err != nil || h.HeldAt != nil {

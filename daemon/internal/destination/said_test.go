@@ -58,7 +58,7 @@ func TestPluginsCannotQuoteSecrets(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.plugins.set(func() { f.plugins.failed = "http with tok-123456 and " + value })
-	answer, err := f.Test(t.Context(), "acme", "billing", false)
+	answer, err := f.Test(t.Context(), "acme", "billing", false, By{})
 	if err != nil {
 		t.Fatal(err)
 	}

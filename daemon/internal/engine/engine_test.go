@@ -256,7 +256,7 @@ func TestCancelledRowThatWasReadAheadIsNotSent(t *testing.T) {
 		ids := f.insert(d, 5, "", "")
 		e := f.start()
 		waitState(t, e, func(s engine.State) bool { return s.InFlight == 1 && s.Buffered == 4 })
-		if moved, err := f.store.Cancel(t.Context(), "acme", ids[3], nil, "ops"); err != nil || len(moved) != 1 {
+		if moved, err := f.store.Cancel(t.Context(), "acme", ids[3], nil, "ops", nil); err != nil || len(moved) != 1 {
 			t.Fatalf("cancelled %v, %v", moved, err)
 		}
 		e.DestinationChanged(d.ID)

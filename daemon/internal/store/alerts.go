@@ -242,13 +242,20 @@ func (s *Store) AlertTold(ctx context.Context, id string, n int32) error {
 
 const listAlertsSQL = `
 select ` + alertColumnsSQL + ` from alerts
-where organization_id = $1 and status = any($2::text[]) and ($3::int is null or destination_id = $3)
-order by last_seen_at desc, id desc limit $4`
+where organization_id = $1 and status = any($2::text[]) and ($3::int is null or destination_id = $3) and (last_seen_at, id) < ($4, $5)
+order by last_seen_at desc, id desc limit $6`
 
-// ListAlerts returns at most limit alerts of an organization, the one that was
-// seen last first; destination nil means all.
-func (s *Store) ListAlerts(ctx context.Context, organization string, statuses []string, destination *int32, limit int) ([]Alert, error) {
-	return s.alerts(ctx, "listing alerts", listAlertsSQL, organization, statuses, destination, limit)
+// ListAlerts returns at most limit alerts of an organization behind a position,
+// the one that was seen last first; destination nil means all, and a zero position
+// the start.
+func (s *Store) ListAlerts(ctx context.Context, organization string, statuses []string, destination *int32, behind Position, limit int) ([]Alert, error) {
+	if !holdable(behind.ID) {
+		return nil, nil
+	}
+	if behind.At.IsZero() {
+		behind.At = farFuture()
+	}
+	return s.alerts(ctx, "listing alerts", listAlertsSQL, organization, statuses, destination, behind.At, behind.ID, limit)
 }
 
 const acknowledgeAlertSQL = `
@@ -258,8 +265,8 @@ where id = $1 and organization_id = $2 and status in ('open', 'acknowledged') re
 
 // AcknowledgeAlert notes that somebody looks after an alert. ErrNotFound where the
 // organization has no such alert, or it is over.
-func (s *Store) AcknowledgeAlert(ctx context.Context, organization, id, by string) (Alert, error) {
-	return s.oneAlert(ctx, "acknowledging an alert", acknowledgeAlertSQL, id, organization, by)
+func (s *Store) AcknowledgeAlert(ctx context.Context, organization, id, by string, a *Audit) (Alert, error) {
+	return s.oneAlert(ctx, "acknowledging an alert", a, acknowledgeAlertSQL, id, organization, by)
 }
 
 const resolveAlertSQL = `
@@ -268,22 +275,37 @@ update alerts set status = 'resolved', resolved_at = now(), resolved_by = $3, qu
 where id = $1 and organization_id = $2 and status in ('open', 'acknowledged') returning ` + alertColumnsSQL
 
 // ResolveAlert ends an alert; nobody is told of the same for the cool-down.
-func (s *Store) ResolveAlert(ctx context.Context, organization, id, by string, cooldown time.Duration) (Alert, error) {
-	return s.oneAlert(ctx, "resolving an alert", resolveAlertSQL, id, organization, by, cooldown.Milliseconds())
+func (s *Store) ResolveAlert(ctx context.Context, organization, id, by string, cooldown time.Duration, a *Audit) (Alert, error) {
+	return s.oneAlert(ctx, "resolving an alert", a, resolveAlertSQL, id, organization, by, cooldown.Milliseconds())
 }
 
-func (s *Store) oneAlert(ctx context.Context, doing, sql, id string, args ...any) (Alert, error) {
+// alertStateSQL is what operators change of an alert, for the audit log.
+const alertStateSQL = `
+select jsonb_strip_nulls(jsonb_build_object('status', status, 'acknowledged_by', acknowledged_by, 'resolved_by', resolved_by))::text
+from alerts where id = $1 and organization_id = $2 for update`
+
+func (s *Store) oneAlert(ctx context.Context, doing string, a *Audit, sql, id, organization string, args ...any) (row Alert, err error) {
 	if !holdable(id) {
 		return Alert{}, wrap(doing, pgx.ErrNoRows)
 	}
-	list, err := s.alerts(ctx, doing, sql, append([]any{id}, args...)...)
-	if err == nil && len(list) == 0 {
-		err = wrap(doing, pgx.ErrNoRows)
-	}
-	if err != nil {
-		return Alert{}, err
-	}
-	return list[0], nil
+	err = s.audited(ctx, doing, a, func(ctx context.Context, tx pgx.Tx) error {
+		var before, after string
+		if err := tx.QueryRow(ctx, alertStateSQL, id, organization).Scan(&before); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, sql, append([]any{id, organization}, args...)...)
+		if err != nil {
+			return err
+		}
+		if row, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[Alert]); err != nil {
+			return err
+		}
+		if err := tx.QueryRow(ctx, alertStateSQL, id, organization).Scan(&after); err != nil {
+			return err
+		}
+		return a.changed([]byte(before), []byte(after))
+	})
+	return row, err
 }
 
 const sweepAlertsSQL = `

@@ -2,6 +2,11 @@ package store
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
 	"time"
 
 	"github.com/go-jet/jet/v2/postgres"
@@ -33,6 +38,8 @@ type Audit struct {
 	TargetType, Target string
 	// Details is a JSON object without secrets; nil: there are none.
 	Details []byte
+
+	unchanged bool // the change turned out to be none: there is nothing to tell
 }
 
 const auditSQL = `
@@ -54,12 +61,60 @@ func (s *Store) audited(ctx context.Context, doing string, a *Audit, change func
 	ctx, cancel := s.deadline(ctx)
 	defer cancel()
 	return wrap(doing, pgx.BeginFunc(ctx, s.durable, func(tx pgx.Tx) error {
-		if err := change(ctx, tx); err != nil || a == nil {
+		if err := change(ctx, tx); err != nil || a == nil || a.unchanged {
 			return err
 		}
 		_, err := tx.Exec(ctx, auditSQL, a.args()...)
 		return err
 	}))
+}
+
+// add completes the details.
+func (a *Audit) add(more map[string]any) error {
+	all := map[string]any{}
+	if len(a.Details) > 0 {
+		if err := json.Unmarshal(a.Details, &all); err != nil {
+			return fmt.Errorf("reading the details of an audit entry: %w", err)
+		}
+	}
+	maps.Copy(all, more)
+	details, err := json.Marshal(all)
+	if err != nil {
+		return fmt.Errorf("writing the details of an audit entry: %w", err)
+	}
+	a.Details = details
+	return nil
+}
+
+// changed notes what a change has changed: those members of two JSON objects that
+// differ. Where none does, there is nothing to tell.
+func (a *Audit) changed(before, after []byte) error {
+	if a == nil {
+		return nil
+	}
+	var was, is map[string]any
+	if err := errors.Join(json.Unmarshal(before, &was), json.Unmarshal(after, &is)); err != nil {
+		return fmt.Errorf("comparing what was with what is: %w", err)
+	}
+	for name := range was {
+		if now, ok := is[name]; ok && reflect.DeepEqual(now, was[name]) {
+			delete(is, name)
+			delete(was, name)
+		}
+	}
+	if a.unchanged = len(was)+len(is) == 0; a.unchanged {
+		return nil
+	}
+	return a.add(map[string]any{"before": was, "after": is})
+}
+
+// counted notes how many deliveries were changed.
+func (a *Audit) counted(deliveries int) error {
+	if a == nil {
+		return nil
+	}
+	a.unchanged = deliveries == 0
+	return a.add(map[string]any{"deliveries": deliveries})
 }
 
 // rowsIn runs a statement in a transaction and returns its rows.

@@ -54,52 +54,32 @@ where destination_id = $1 and exists (select 1 from delivery_destinations d wher
 // ForceBreaker holds the circuit breaker of an organization's destination open
 // until CloseBreaker or ResumeDestination. metadata is what the lane's owner keeps
 // of a breaker that is held so. ErrNotFound where it is not the organization's.
-func (s *Store) ForceBreaker(ctx context.Context, organization string, id int32, by, reason string, metadata []byte) (Destination, error) {
-	st := s.sql.destination.forceBreaker
-	return s.operate(ctx, "forcing a circuit breaker open", func(batch *pgx.Batch) {
-		batch.Queue(healthForcedSQL, id, organization, reason, string(metadata))
-	}, st, values{"organization": organization, "id": id, "by": by, "reason": reason})
+func (s *Store) ForceBreaker(ctx context.Context, organization string, id int32, by, reason string, metadata []byte, a *Audit) (Destination, error) {
+	return s.operate(ctx, "forcing a circuit breaker open", a, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, healthForcedSQL, id, organization, reason, string(metadata))
+		return err
+	}, s.sql.destination.forceBreaker, values{"organization": organization, "id": id, "by": by, "reason": reason})
 }
 
 // CloseBreaker closes the circuit breaker of an organization's destination,
 // whatever holds it open, and makes its lane forget every failure.
-func (s *Store) CloseBreaker(ctx context.Context, organization string, id int32) (Destination, error) {
+func (s *Store) CloseBreaker(ctx context.Context, organization string, id int32, a *Audit) (Destination, error) {
 	st := s.sql.destination
 	v := values{"organization": organization, "id": id}
-	return s.operate(ctx, "closing a circuit breaker", func(batch *pgx.Batch) {
-		batch.Queue(st.healthClosed.sql, st.healthClosed.args(v)...)
+	return s.operate(ctx, "closing a circuit breaker", a, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, st.healthClosed.sql, st.healthClosed.args(v)...)
+		return err
 	}, st.closeBreaker, v)
 }
 
 // ReleaseDestination counts the generation of an organization's destination up,
 // as a change of its configuration would: a hold by a result ends, and an open
 // breaker lets a probe through. ErrNotFound also where it is disabled.
-func (s *Store) ReleaseDestination(ctx context.Context, organization string, id int32) (Destination, error) {
-	return s.operate(ctx, "releasing a destination", func(batch *pgx.Batch) {
-		batch.Queue(healthReleasedSQL, id, organization)
-	}, s.sql.destination.release, values{"organization": organization, "id": id})
-}
-
-// operate changes a destination and its health in one transaction, health first,
-// in the order in which outcomes lock.
-func (s *Store) operate(ctx context.Context, doing string, health func(*pgx.Batch), st statement, v values) (Destination, error) {
-	ctx, cancel := s.deadline(ctx)
-	defer cancel()
-	var list []Destination
-	var batch pgx.Batch
-	health(&batch)
-	batch.Queue(st.sql, st.args(v)...).Query(func(rows pgx.Rows) (err error) {
-		list, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Destination])
+func (s *Store) ReleaseDestination(ctx context.Context, organization string, id int32, a *Audit) (Destination, error) {
+	return s.operate(ctx, "releasing a destination", a, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, healthReleasedSQL, id, organization)
 		return err
-	})
-	err := s.durable.SendBatch(ctx, &batch).Close()
-	if err == nil && len(list) == 0 {
-		err = pgx.ErrNoRows
-	}
-	if err != nil {
-		return Destination{}, wrap(doing, err)
-	}
-	return list[0], nil
+	}, s.sql.destination.release, values{"organization": organization, "id": id})
 }
 
 // Check is a destination that may be due for an active check.

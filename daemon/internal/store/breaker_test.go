@@ -10,23 +10,23 @@ func TestOperatorsWordOnABreaker(t *testing.T) {
 	t.Parallel()
 	f := open(t)
 	d := f.destination(t, "acme", "billing")
-	forced, err := f.ForceBreaker(t.Context(), "acme", d.ID, "ops", "migration", []byte(`{"circuit_breaker": {"hold": "operator"}}`))
+	forced, err := f.ForceBreaker(t.Context(), "acme", d.ID, "ops", "migration", []byte(`{"circuit_breaker": {"hold": "operator"}}`), nil)
 	if err != nil || forced.BreakerForcedAt == nil || *forced.BreakerForcedBy != "ops" || forced.Resets != d.Resets {
 		t.Fatalf("%+v, %v", forced, err)
 	}
 	if h, err := f.Health(t.Context(), d.ID); err != nil || h.CircuitBreakerState != "open" || h.HeldAt == nil || *h.HoldReason != "migration" {
 		t.Errorf("health %+v, %v", h, err)
 	}
-	closed, err := f.CloseBreaker(t.Context(), "acme", d.ID)
+	closed, err := f.CloseBreaker(t.Context(), "acme", d.ID, nil)
 	if err != nil || closed.BreakerForcedAt != nil || closed.Resets != d.Resets+1 || closed.Generation != d.Generation {
 		t.Errorf("%+v, %v", closed, err)
 	}
 	if h, err := f.Health(t.Context(), d.ID); err != nil || h.CircuitBreakerState != "closed" || h.HeldAt != nil {
 		t.Errorf("health %+v, %v", h, err)
 	}
-	_, force := f.ForceBreaker(t.Context(), "other", d.ID, "ops", "", []byte("{}"))
-	_, shut := f.CloseBreaker(t.Context(), "other", d.ID)
-	_, release := f.ReleaseDestination(t.Context(), "other", d.ID)
+	_, force := f.ForceBreaker(t.Context(), "other", d.ID, "ops", "", []byte("{}"), nil)
+	_, shut := f.CloseBreaker(t.Context(), "other", d.ID, nil)
+	_, release := f.ReleaseDestination(t.Context(), "other", d.ID, nil)
 	for _, err := range []error{force, shut, release} {
 		if !errors.Is(err, ErrNotFound) {
 			t.Errorf("another organization: %v, want ErrNotFound", err)

@@ -61,8 +61,8 @@ func buildDestinationStatements() destinationStatements {
 		sync: prepare(rows(postgres.RawBool("(managed_by = 'config' or (organization_id, label) in (select * from unnest(#organizations::text[], #labels::text[])))",
 			postgres.RawArgs{"#organizations": param("organizations"), "#labels": param("labels")})).ORDER_BY(d.ID)),
 		pause: prepare(d.UPDATE().SET(
-			d.PausedAt.SET(postgres.RawTimestampz("case when #paused::bool then coalesce(paused_at, now()) end", postgres.RawArgs{"#paused": param("paused")})),
-			d.PausedBy.SET(postgres.RawString("case when #paused::bool then coalesce(paused_by, #by) end", postgres.RawArgs{"#paused": param("paused"), "#by": param("by")})),
+			d.PausedAt.SET(postgres.RawTimestampz("coalesce(paused_at, now())")),
+			d.PausedBy.SET(postgres.RawString("coalesce(paused_by, #by)", postgres.RawArgs{"#by": param("by")})),
 			d.UpdatedAt.SET(now()),
 		).WHERE(own).RETURNING(d.AllColumns)),
 		disable: prepare(d.UPDATE().SET(
@@ -208,16 +208,17 @@ func (s *Store) UpdateDestination(ctx context.Context, d *Destination) (Destinat
 	return one[Destination](ctx, s, "updating a destination", s.sql.destination.update, writeValues(d))
 }
 
-// PauseDestination pauses or resumes an organization's destination.
-func (s *Store) PauseDestination(ctx context.Context, organization string, id int32, paused bool, by string) (Destination, error) {
-	return one[Destination](ctx, s, "pausing or resuming a destination", s.sql.destination.pause,
-		values{"organization": organization, "id": id, "paused": paused, "by": by})
+// PauseDestination pauses an organization's destination. Pausing what is paused
+// changes nothing.
+func (s *Store) PauseDestination(ctx context.Context, organization string, id int32, by string, a *Audit) (Destination, error) {
+	return s.operate(ctx, "pausing a destination", a, noHealth, s.sql.destination.pause,
+		values{"organization": organization, "id": id, "by": by})
 }
 
 // DisableDestination disables a destination. It returns false where it was
-// disabled already: the first reason stays.
-func (s *Store) DisableDestination(ctx context.Context, id int32, by, reason string) (changed bool, err error) {
-	_, err = one[Destination](ctx, s, "disabling a destination", s.sql.destination.disable,
+// disabled already: the first reason stays. a need not say whose it is.
+func (s *Store) DisableDestination(ctx context.Context, id int32, by, reason string, a *Audit) (changed bool, err error) {
+	_, err = s.operate(ctx, "disabling a destination", a, noHealth, s.sql.destination.disable,
 		values{"id": id, "by": by, "reason": reason})
 	if errors.Is(err, ErrNotFound) {
 		return false, nil
@@ -228,10 +229,11 @@ func (s *Store) DisableDestination(ctx context.Context, id int32, by, reason str
 // ResumeDestination ends a pause, a hold, an open breaker and a disabling of an
 // organization's destination, and makes its lane forget every failure. The
 // generation counts up, so that the plugin gets its configuration anew.
-func (s *Store) ResumeDestination(ctx context.Context, organization string, id int32) (Destination, error) {
+func (s *Store) ResumeDestination(ctx context.Context, organization string, id int32, a *Audit) (Destination, error) {
 	st := s.sql.destination
 	v := values{"organization": organization, "id": id}
-	return s.operate(ctx, "resuming a destination", func(batch *pgx.Batch) {
-		batch.Queue(st.resetHealthOf.sql, st.resetHealthOf.args(v)...)
+	return s.operate(ctx, "resuming a destination", a, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, st.resetHealthOf.sql, st.resetHealthOf.args(v)...)
+		return err
 	}, st.resume, v)
 }

@@ -22,6 +22,9 @@ type Retention struct {
 	// long alerts are kept that are over.
 	// Defaults to 90 days.
 	Logs time.Duration
+	// Audit is how long the audit log reaches back. Defaults to 400 days: a year, and
+	// the time that looking at it takes.
+	Audit time.Duration
 	// PartitionsAhead is how far ahead partitions of delivery_logs are made.
 	// Defaults to 7 days.
 	PartitionsAhead time.Duration
@@ -40,6 +43,7 @@ func (r Retention) WithDefaults() Retention {
 	set(&r.DeadLetters, 7*day)
 	set(&r.Completed, 24*time.Hour)
 	set(&r.Logs, 90*day)
+	set(&r.Audit, 400*day)
 	set(&r.PartitionsAhead, 7*day)
 	set(&r.Every, time.Minute)
 	return r
@@ -73,6 +77,17 @@ delete from delivery_queue where id = any(array(
       and q.updated_at < $1 and q.status = $3
     order by q.updated_at, q.id limit $2 for update skip locked) q
   limit $2)) and status = $3`
+
+// sweepAuditSQL looks at the oldest entries only: ids are given in the order of
+// time, or nearly so, and an index by time would be for this alone.
+const sweepAuditSQL = `
+delete from audit_log where id = any(array(
+  select id from (select id, at from audit_log order by id limit $2) oldest where at < $1)) and at < $1`
+
+// SweepAudit deletes entries of the audit log that are older than keep, and returns how many.
+func (s *Store) SweepAudit(ctx context.Context, keep time.Duration) (int64, error) {
+	return s.sweep(ctx, "deleting old entries of the audit log", sweepAuditSQL, keep)
+}
 
 // SweepKeys deletes idempotency keys that are older than keep, and returns how many.
 func (s *Store) SweepKeys(ctx context.Context, keep time.Duration) (int64, error) {
@@ -128,7 +143,8 @@ func (s *Store) Housekeep(ctx context.Context, r Retention) error {
 	_, letters := s.SweepDeadLetters(ctx, r.DeadLetters)
 	_, completed := s.SweepCompleted(ctx, r.Completed)
 	_, alerts := s.SweepAlerts(ctx, r.Logs)
-	return errors.Join(partitions, dropped, keys, letters, completed, alerts, s.SweepDaemons(ctx))
+	_, audit := s.SweepAudit(ctx, r.Audit)
+	return errors.Join(partitions, dropped, keys, letters, completed, alerts, audit, s.SweepDaemons(ctx))
 }
 
 // RunHousekeeping makes a pass now and then every Retention.Every, until ctx ends.

@@ -148,11 +148,13 @@ func TestSweepsTakeOnlyWhatHadItsTime(t *testing.T) {
 	f.exec(t, `insert into delivery_queue (id, organization_id, destination_id, payload, scheduled_at, status, updated_at)
 		select s || i, 'acme', i % 7, '{}', now(), s, now() - i * interval '1 hour'
 		from generate_series(0, 2999) i, unnest(array['pending', 'processing', 'completed', 'failed']) s`)
+	f.exec(t, `insert into audit_log (at, organization_id, actor, action, target_type, target)
+		select now() - i * interval '1 hour', 'acme', 'ops', 'destination.pause', 'destination', 'billing' from generate_series(2999, 0, -1) i`)
 	for _, sweep := range []struct {
 		name string
 		run  func(context.Context, time.Duration) (int64, error)
 		want int64
-	}{{"keys", f.SweepKeys, 4976}, {"dead letters", f.SweepDeadLetters, 2976}, {"completed", f.SweepCompleted, 2976}} {
+	}{{"keys", f.SweepKeys, 4976}, {"dead letters", f.SweepDeadLetters, 2976}, {"completed", f.SweepCompleted, 2976}, {"audit", f.SweepAudit, 2976}} {
 		// Half an hour more, so that no row stands on the edge.
 		n, err := sweep.run(t.Context(), 23*time.Hour+30*time.Minute)
 		if err != nil || n != sweep.want {

@@ -48,11 +48,11 @@ const eventConflictSQL = `
 // Cancel takes a delivery's rows that wait or are in flight out of the queue and
 // returns them; destination nil means all of its destinations. An attempt that is
 // under way may still arrive, and its result finds no row.
-func (s *Store) Cancel(ctx context.Context, organization, deliveryID string, destination *int32, by string) ([]Moved, error) {
+func (s *Store) Cancel(ctx context.Context, organization, deliveryID string, destination *int32, by string, a *Audit) ([]Moved, error) {
 	if !holdable(deliveryID) {
 		return nil, nil
 	}
-	return s.move(ctx, "cancelling a delivery", cancelSQL, deliveryID, organization, destination, by)
+	return s.move(ctx, "cancelling a delivery", a, cancelSQL, deliveryID, organization, destination, by)
 }
 
 // replayTailSQL makes dead letters wait again, at once, with all their retries
@@ -83,11 +83,11 @@ with pick as materialized (
 // ReplayDelivery makes the dead letters of one delivery wait again and returns
 // them; destination nil means all of its destinations. expiry is the time to live
 // of a row that has none of its own.
-func (s *Store) ReplayDelivery(ctx context.Context, organization, deliveryID string, destination *int32, by string, expiry time.Duration) ([]Moved, error) {
+func (s *Store) ReplayDelivery(ctx context.Context, organization, deliveryID string, destination *int32, by string, expiry time.Duration, a *Audit) ([]Moved, error) {
 	if !holdable(deliveryID) {
 		return nil, nil
 	}
-	return s.move(ctx, "replaying a delivery", replayOneSQL, deliveryID, organization, by, expiry.Milliseconds(), destination)
+	return s.move(ctx, "replaying a delivery", a, replayOneSQL, deliveryID, organization, by, expiry.Milliseconds(), destination)
 }
 
 // replayManySQL leaves out rows that somebody else is changing: they are not dead
@@ -115,24 +115,27 @@ type DeadLetterFilter struct {
 // ReplayDeadLetters makes at most limit dead letters wait again, oldest first, and
 // returns them. A replayed row becomes a dead letter again only with a later
 // updated_at, so a loop with a fixed f.To ends.
-func (s *Store) ReplayDeadLetters(ctx context.Context, organization string, f DeadLetterFilter, by string, expiry time.Duration, limit int) ([]Moved, error) {
+func (s *Store) ReplayDeadLetters(ctx context.Context, organization string, f DeadLetterFilter, by string, expiry time.Duration, limit int, a *Audit) ([]Moved, error) {
 	for _, text := range []*string{f.Reason, f.Type} {
 		if text != nil && !holdable(*text) {
 			return nil, nil
 		}
 	}
-	return s.move(ctx, "replaying dead letters", replayManySQL, f.DestinationID, organization, by, expiry.Milliseconds(), f.From, f.To, f.Reason, f.Type, limit)
+	return s.move(ctx, "replaying dead letters", a, replayManySQL, f.DestinationID, organization, by, expiry.Milliseconds(), f.From, f.To, f.Reason, f.Type, limit)
 }
 
-func (s *Store) move(ctx context.Context, doing, sql string, args ...any) ([]Moved, error) {
-	ctx, cancel := s.deadline(ctx)
-	defer cancel()
-	rows, err := s.durable.Query(ctx, sql, args...)
-	if err != nil {
-		return nil, wrap(doing, err)
-	}
-	moved, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Moved])
-	return moved, wrap(doing, err)
+func (s *Store) move(ctx context.Context, doing string, a *Audit, sql string, args ...any) (moved []Moved, err error) {
+	err = s.audited(ctx, doing, a, func(ctx context.Context, tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, sql, args...)
+		if err != nil {
+			return err
+		}
+		if moved, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Moved]); err != nil {
+			return err
+		}
+		return a.counted(len(moved))
+	})
+	return moved, err
 }
 
 // Now is the time by the clock of the database.

@@ -16,10 +16,10 @@ func TestCancelTakesWhatWaitsAndLogsIt(t *testing.T) {
 	id := f.submit(t, "acme", d1.ID, d2.ID)
 	other := f.submit(t, "acme", d1.ID)
 
-	if moved, err := f.Cancel(t.Context(), "umbrella", id, nil, "eve"); err != nil || len(moved) != 0 {
+	if moved, err := f.Cancel(t.Context(), "umbrella", id, nil, "eve", nil); err != nil || len(moved) != 0 {
 		t.Fatalf("another organization cancelled %v, %v", moved, err)
 	}
-	moved, err := f.Cancel(t.Context(), "acme", id, &d1.ID, "api_key:ops")
+	moved, err := f.Cancel(t.Context(), "acme", id, &d1.ID, "api_key:ops", nil)
 	if err != nil || len(moved) != 1 || moved[0].DestinationID != d1.ID {
 		t.Fatalf("cancelled %v, %v", moved, err)
 	}
@@ -46,7 +46,7 @@ func TestResultOfACancelledRowChangesNothing(t *testing.T) {
 	d := f.destination(t, "acme", "one")
 	id := f.submit(t, "acme", d.ID)
 	item := f.ready(t, d.ID, 1)[0]
-	if _, err := f.Cancel(t.Context(), "acme", id, nil, "ops"); err != nil {
+	if _, err := f.Cancel(t.Context(), "acme", id, nil, "ops", nil); err != nil {
 		t.Fatal(err)
 	}
 	applied := f.record(t, &Outcomes{Delivered: []Delivered{{ID: item.ID, AttemptCount: item.AttemptCount, Attempt: []byte("[]"), Object: []byte("{}")}}})
@@ -76,10 +76,10 @@ func TestReplayKeepsKeyAndHistory(t *testing.T) {
 	if got := f.ready(t, d.ID, 1); len(got) != 0 {
 		t.Fatal("a dead letter is ready")
 	}
-	if moved, err := f.ReplayDelivery(t.Context(), "umbrella", sub.DeliveryID, nil, "eve", time.Hour); err != nil || len(moved) != 0 {
+	if moved, err := f.ReplayDelivery(t.Context(), "umbrella", sub.DeliveryID, nil, "eve", time.Hour, nil); err != nil || len(moved) != 0 {
 		t.Fatalf("another organization replayed %v, %v", moved, err)
 	}
-	moved, err := f.ReplayDelivery(t.Context(), "acme", sub.DeliveryID, nil, "ops", time.Hour)
+	moved, err := f.ReplayDelivery(t.Context(), "acme", sub.DeliveryID, nil, "ops", time.Hour, nil)
 	if err != nil || len(moved) != 1 || moved[0].Due.IsZero() {
 		t.Fatalf("replayed %v, %v", moved, err)
 	}
@@ -132,7 +132,7 @@ func TestReplayOfManyGoesInBoundedBatchesAndEnds(t *testing.T) {
 	filter := DeadLetterFilter{DestinationID: d.ID, To: now.Add(time.Second), Reason: &reason}
 	var sizes []int
 	for {
-		moved, err := f.ReplayDeadLetters(t.Context(), "acme", filter, "ops", time.Hour, 5)
+		moved, err := f.ReplayDeadLetters(t.Context(), "acme", filter, "ops", time.Hour, 5, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

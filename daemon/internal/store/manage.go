@@ -76,7 +76,7 @@ select id, delivery_id, destination_id, priority, due from u order by id`
 
 // DeadLetterWaiting makes dead letters of at most limit rows that wait for a
 // destination, whose caller has checked whose it is, and returns how many.
-func (s *Store) DeadLetterWaiting(ctx context.Context, id int32, by, reason string, limit int) (int, error) {
-	moved, err := s.move(ctx, "making dead letters of what waits", deadLetterSQL, id, by, reason, limit)
+func (s *Store) DeadLetterWaiting(ctx context.Context, id int32, by, reason string, limit int, a *Audit) (int, error) {
+	moved, err := s.move(ctx, "making dead letters of what waits", a, deadLetterSQL, id, by, reason, limit)
 	return len(moved), err
 }

@@ -117,7 +117,7 @@ func TestWritersOfTheSameRowsDoNotDeadlock(t *testing.T) {
 	}
 	wg.Go(func() {
 		for round := range 40 {
-			if _, err := f.ResumeDestination(t.Context(), "acme", all[round%len(all)].ID); err != nil {
+			if _, err := f.ResumeDestination(t.Context(), "acme", all[round%len(all)].ID, nil); err != nil {
 				t.Error(err)
 			}
 		}
