@@ -126,8 +126,9 @@ func (m *message) attach(w io.Writer, f *file) error {
 	const line, lines = 57, 128
 	raw := make([]byte, line*lines)
 	encoded := make([]byte, 0, lines*78)
-	for {
+	for left := f.size; ; {
 		n, err := io.ReadFull(body, raw)
+		left -= int64(n)
 		encoded = encoded[:0]
 		for rest := raw[:n]; len(rest) > 0; rest = rest[min(line, len(rest)):] {
 			encoded = base64.StdEncoding.AppendEncode(encoded, rest[:min(line, len(rest))])
@@ -137,6 +138,9 @@ func (m *message) attach(w io.Writer, f *file) error {
 			return err
 		}
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			if left != 0 { // whoever was cut may call that an unexpected end, too
+				return fmt.Errorf("attachment %q has %d bytes less than it should: %w", f.name, left, err)
+			}
 			return nil
 		}
 		if err != nil {

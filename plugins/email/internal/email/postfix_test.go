@@ -14,10 +14,12 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/emersion/go-msgauth/dkim"
@@ -307,10 +309,12 @@ func testUpload(t *testing.T, s *postfix.Server) {
 	}
 	testSignedUpload(t, s, body)
 	// A damaged upload must not be delivered, in part or at all.
-	_, err := e.Upload(t.Context(), d, &failing{bytes.NewReader(body[:1<<19])})
-	var classified *transport.Error
-	if !errors.As(err, &classified) || classified.Class != transport.ClassTransient {
-		t.Errorf("damaged: %v", err)
+	for _, damage := range []error{transport.ErrDamagedUpload, io.ErrUnexpectedEOF, io.EOF} {
+		_, err := e.Upload(t.Context(), d, io.MultiReader(bytes.NewReader(body[:1<<19]), iotest.ErrReader(damage)))
+		var classified *transport.Error
+		if !errors.As(err, &classified) || classified.Class != transport.ClassTransient || classified.Code != "email.source" {
+			t.Errorf("damaged by %v: %v", damage, err)
+		}
 	}
 	sent(t, opened(t, at(s, func(c *Config) { c.To = []string{"frank@acme.example"} })), event("item_upload_2"))
 	if n := len(s.Await(t, "frank", 2)); n != 2 {
@@ -354,14 +358,4 @@ func testSignedUpload(t *testing.T, s *postfix.Server, body []byte) {
 	if m := read(t, file); m.Parts[len(m.Parts)-1].SHA256 != hex.EncodeToString(digest[:]) {
 		t.Errorf("%+v", m)
 	}
-}
-
-// failing ends with what the SDK reports for a damaged body.
-type failing struct{ r *bytes.Reader }
-
-func (f *failing) Read(p []byte) (int, error) {
-	if f.r.Len() == 0 {
-		return 0, transport.ErrDamagedUpload
-	}
-	return f.r.Read(p)
 }

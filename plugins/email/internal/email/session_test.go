@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/deliveryd/deliveryd/plugins/email/internal/intake"
 	"github.com/deliveryd/deliveryd/sdk/transport"
 )
 
@@ -149,5 +150,41 @@ func TestProgressOutlivesAnAttemptThatSendsNothing(t *testing.T) {
 		if receipt, err := e.Deliver(t.Context(), d); err == nil || string(receipt.Resume) != string(first.Resume) {
 			t.Errorf("%s: %s, %v", name, receipt.Resume, err)
 		}
+	}
+}
+
+// A message that waits on disk is the one that would have waited in memory, however
+// often it is written.
+func TestLargeMessagesWaitOnDisk(t *testing.T) {
+	t.Parallel()
+	s := newScripted(t, nil)
+	s.hangUp = true // so that the second message is begun at a connection that is gone
+	e := opened(t, plain(s, func(c *Config) {
+		c.Text, c.Attachments = "{{.Type}}\n.\n..", []Attachment{{Name: "{filename}"}}
+	}))
+	large := func() *transport.Delivery {
+		d := event("item_1")
+		d.Data = fmt.Appendf(nil, "%q", strings.Repeat("0123456789\n.\n", intake.Large/13))
+		return d
+	}
+	sent(t, e, large())
+	for ok := true; ok; { // no room is left
+		_, ok = e.intake.Keep(intake.Large)
+	}
+	_, m, err := e.prepare(large(), nil)
+	if err != nil || m.spooled == nil {
+		t.Fatalf("not on disk: %v", err)
+	}
+	m.close()
+	sent(t, e, large())
+	dateless := func(message string) string {
+		before, rest, _ := strings.Cut(message, "Date: ")
+		_, after, _ := strings.Cut(rest, "\r\n")
+		return before + after
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.messages) != 2 || len(s.messages[0]) < intake.Large || dateless(s.messages[0]) != dateless(s.messages[1]) {
+		t.Errorf("%d messages, which differ", len(s.messages))
 	}
 }

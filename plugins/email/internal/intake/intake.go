@@ -40,13 +40,14 @@ const (
 
 // Intake is shared by all instances of the process.
 type Intake struct {
-	turns  chan struct{}
-	memory *semaphore.Weighted
+	turns   chan struct{}
+	longest time.Duration
+	memory  *semaphore.Weighted
 }
 
 // New makes an Intake.
 func New() *Intake {
-	return &Intake{turns: make(chan struct{}, turns), memory: semaphore.NewWeighted(kept)}
+	return &Intake{turns: make(chan struct{}, turns), longest: longestTurn, memory: semaphore.NewWeighted(kept)}
 }
 
 // Option makes the plugin's server take turns.
@@ -132,7 +133,7 @@ func (r *reading) RecvMsg(message any) error {
 		return err
 	}
 	t.items.Store(int64(len(request.GetItems())))
-	t.timer = time.AfterFunc(longestTurn, t.end)
+	t.timer = time.AfterFunc(t.in.longest, t.end)
 	return nil
 }
 
