@@ -16,7 +16,7 @@ PYTHON_PACKAGES := python3-grpcio=/usr/lib/python3/dist-packages/grpc/__init__.p
 # A private Postfix with Cyrus SASL, or Dovecot for OAuth 2.0, for the e-mail transport (sdk/plugintest/postfix).
 MAIL_PACKAGES := postfix=postfix dovecot-core=dovecot sasl2-bin=saslpasswd2 libsasl2-modules-db=/usr/share/doc/libsasl2-modules-db \
   libsasl2-modules=/usr/share/doc/libsasl2-modules python3-dkim=/usr/lib/python3/dist-packages/dkim/__init__.py
-TEST_PACKAGES   := $(SERVER_PACKAGES) openssh-server=sshd openssh-client=ssh-keygen pgbouncer=pgbouncer nodejs=node npm=npm faketime=faketime age=age gnupg=gpg zstd=zstd $(PYTHON_PACKAGES) $(MAIL_PACKAGES)
+TEST_PACKAGES   := $(SERVER_PACKAGES) openssh-server=sshd openssh-client=ssh-keygen pgbouncer=pgbouncer nodejs=node npm=npm faketime=faketime openssl=openssl age=age gnupg=gpg zstd=zstd $(PYTHON_PACKAGES) $(MAIL_PACKAGES)
 
 VERSION ?= $(or $(shell git describe --tags --always --dirty 2>/dev/null),dev)
 # Static and without paths of the machine that built them: a binary runs on any Linux, and two builds are alike.

@@ -17,6 +17,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -33,7 +34,7 @@ type Options struct {
 	// Before is run by the shell ahead of the server, such as "ulimit -f 2048; ".
 	// Defaults to nothing.
 	Before string
-	// Lines are added to sshd_config. Defaults to none.
+	// Lines stand in sshd_config ahead of the server's own. Defaults to none.
 	Lines []string
 	// Home is where files arrive. Defaults to a directory that Stop removes.
 	Home string
@@ -140,7 +141,7 @@ func (s *Server) Path(name string) string { return filepath.Join(s.dir, name) }
 
 func (s *Server) makeKeys() error {
 	for name, args := range map[string][]string{
-		"host_ed25519": {"-t", "ed25519"}, "host_ecdsa": {"-t", "ecdsa"}, "host_rsa": {"-t", "rsa", "-b", "2048"},
+		"host_ed25519": {"-t", "ed25519"}, "host_ecdsa": {"-t", "ecdsa"}, "host_rsa": {"-t", "rsa", "-b", "1024"}, // few bits are quick to find
 		"id": {"-t", "ed25519"}, "locked": {"-t", "ecdsa"}, "certified": {"-t", "ed25519"}, "stranger": {"-t", "ed25519"}, "ca": {"-t", "ed25519"},
 	} {
 		passphrase := ""
@@ -167,12 +168,13 @@ func (s *Server) makeKeys() error {
 }
 
 func (s *Server) configure() error {
-	lines := append([]string{
+	// Of two lines for one thing the server takes the first.
+	lines := slices.Concat(s.options.Lines, []string{
 		"ListenAddress 127.0.0.1", fmt.Sprint("Port ", s.Port), "PidFile none", "UsePAM no", "StrictModes no", "PasswordAuthentication no",
 		"KbdInteractiveAuthentication no", "AuthorizedKeysFile " + s.Path("authorized_keys"), "TrustedUserCAKeys " + s.Path("ca.pub"),
 		"HostKey " + s.Path("host_ed25519"), "HostKey " + s.Path("host_ecdsa"), "HostKey " + s.Path("host_rsa"),
 		"HostCertificate " + s.Path("host_ed25519-cert.pub"), "MaxStartups 100", "Subsystem sftp internal-sftp -d " + s.Home,
-	}, s.options.Lines...)
+	})
 	return os.WriteFile(s.Path("sshd_config"), []byte(strings.Join(lines, "\n")+"\n"), 0o644) //nolint:gosec // no secret in it
 }
 

@@ -104,6 +104,40 @@ func (*sshd) passwordConfig(server *peer.Server, fingerprint string) *Config {
 	}
 }
 
+// OpenSSH's own password and keyboard-interactive (by PAM), where the server can
+// have users of its own.
+func TestPasswordsOfOpenSSH(t *testing.T) {
+	t.Parallel()
+	if !mayMount(t) {
+		t.Log("not as root: TestPasswords has another server")
+		return
+	}
+	const password = "correct horse"
+	dir := t.TempDir()
+	hash, err := exec.CommandContext(t.Context(), "openssl", "passwd", "-6", password).Output()
+	must(t, err)
+	must(t, writeFile(filepath.Join(dir, "shadow"), "nobody:"+strings.TrimSpace(string(hash))+":19000:0:99999:7:::\n"))
+	must(t, writeFile(filepath.Join(dir, "pam"), "auth required pam_unix.so nodelay\naccount required pam_unix.so\nsession required pam_permit.so\n"))
+	before := mounting("mount --bind "+filepath.Join(dir, "shadow")+" /etc/shadow", "mount --bind "+filepath.Join(dir, "pam")+" /etc/pam.d/sshd")
+	for way, lines := range map[string][]string{
+		"password":             {"PasswordAuthentication yes", "AuthenticationMethods password"},
+		"keyboard-interactive": {"UsePAM yes", "KbdInteractiveAuthentication yes", "AuthenticationMethods keyboard-interactive"},
+	} {
+		s := startSSHD(t, before, lines...)
+		c := s.config(t)
+		c.PrivateKey, c.Password = "", password
+		if _, err := opened(t, c).Deliver(t.Context(), order("dlv_1", "x")); err != nil {
+			t.Errorf("%s: %v", way, err)
+		}
+		if !strings.Contains(s.Log(), "Accepted "+way) {
+			t.Errorf("not by %s:\n%s", way, s.Log())
+		}
+		c.Password = "wrong"
+		_, err := opened(t, c).Deliver(t.Context(), order("dlv_2", "x"))
+		wantClass(t, err, transport.ClassAuth, "ssh.auth")
+	}
+}
+
 func TestHostKeys(t *testing.T) {
 	t.Parallel()
 	s := startSSHD(t, "")

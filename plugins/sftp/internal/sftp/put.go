@@ -120,6 +120,7 @@ func (p *putting) write() error {
 	}
 	p.resumed = offset
 	if err := errors.Join(p.fill(f, offset), f.Close()); err != nil {
+		p.clear(err)
 		return err
 	}
 	p.doing = "looking at " + p.temporary
@@ -148,6 +149,16 @@ func (p *putting) write() error {
 func (p *putting) discard(format string, args ...any) error {
 	_ = p.session.Remove(p.temporary)
 	return transport.Transient(fmt.Errorf("%s %s; it was removed", p.temporary, fmt.Sprintf(format, args...)), transport.WithCode("sftp.verify"))
+}
+
+// clear removes what a failed attempt has written where the next one will not go
+// on with it, or where the server refused to take more: a part must not keep a
+// disk full on which smaller files would have room.
+func (p *putting) clear(err error) {
+	var refused *sftp.StatusError
+	if !p.lost(err) && (!p.file.resumable || !p.config.Resume || errors.As(err, &refused)) {
+		_ = p.session.Remove(p.temporary)
+	}
 }
 
 // open opens the temporary file and says where to go on.

@@ -1,6 +1,7 @@
 package sftp
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -149,19 +150,33 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// The server's disk is full: its file size limit ends a write in the same way,
-// and needs no disk.
+// The server's disk is full: one of 2 MiB, where a disk may be mounted. Elsewhere
+// a limit of file sizes ends a write in the same way.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
-	s := startSSHD(t, `trap "" XFSZ; ulimit -f 2048; `) // 1 MiB, in blocks of 512 bytes
+	before := `trap "" XFSZ; ulimit -f 2048; ` // 1 MiB, in blocks of 512 bytes
+	if mayMount(t) {
+		before = mounting(`mount -t tmpfs -o size=2m,mode=777 tmpfs "$(dirname "$5")/home"`) // beside the server's configuration
+	}
+	s := startSSHD(t, before)
 	d := opened(t, s.config(t))
 	big := make([]byte, 3<<20)
 	_, err := d.Deliver(t.Context(), order("dlv_1", string(big)))
 	wantClass(t, err, transport.ClassTransient, "sftp.failure")
-	if _, there := s.files(t)["dlv_1-order.paid.json"]; there {
-		t.Error("a part of the file has the final name")
-	}
-	if _, err := d.Deliver(t.Context(), order("dlv_2", "small")); err != nil {
+	_, err = d.Upload(t.Context(), artifact("dlv_2", big), bytes.NewReader(big))
+	wantClass(t, err, transport.ClassTransient, "sftp.failure")
+	// What could be written of them does not keep the disk full.
+	small := string(make([]byte, 1<<20))
+	if _, err := d.Deliver(t.Context(), order("dlv_3", small)); err != nil {
 		t.Errorf("afterwards: %v", err)
+	}
+	// Only the server sees its disk.
+	session, err := d.dialer.session(t.Context())
+	must(t, err)
+	defer session.close()
+	files, err := session.ReadDir(s.Home)
+	must(t, err)
+	if len(files) != 1 || files[0].Name() != "dlv_3-order.paid.json" || files[0].Size() != int64(len(small)) {
+		t.Errorf("%d files: %v", len(files), files)
 	}
 }

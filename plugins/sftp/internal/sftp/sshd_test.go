@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -25,6 +27,19 @@ func startSSHD(t testing.TB, before string, lines ...string) *sshd {
 	must(t, err)
 	t.Cleanup(server.Stop)
 	return &sshd{server}
+}
+
+// mayMount reports whether a server can have a disk and files of its own, in a
+// mount namespace: root can, outside of most containers.
+func mayMount(t *testing.T) bool {
+	t.Helper()
+	return exec.CommandContext(t.Context(), "unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", t.TempDir()).Run() == nil
+}
+
+// mounting goes on in a mount namespace, ahead of the server: the
+// commands mount.
+func mounting(commands ...string) string {
+	return "exec unshare --mount sh -ec '" + strings.Join(commands, "; ") + `; exec "$@"' sh "$@"; `
 }
 
 func program(t testing.TB, name, debianPackage string) string {
