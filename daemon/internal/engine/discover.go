@@ -42,7 +42,7 @@ func (e *Engine) discover() {
 			if all && err == nil {
 				e.searchAt = e.now.Add(max(e.o.SearchEvery, took*discoverLoad))
 			}
-			e.discovered(found, err)
+			e.discovered(found, all, err)
 		})
 		pause(e.ctx, min(took*(discoverLoad-1), discoverPause))
 		e.post(func() {
@@ -76,7 +76,7 @@ func (e *Engine) floors() (floors []store.Floor, all bool) {
 	return floors, all
 }
 
-func (e *Engine) discovered(found []store.Waiting, err error) {
+func (e *Engine) discovered(found []store.Waiting, all bool, err error) {
 	if err != nil {
 		e.log.Warn("looking for lanes with work failed, trying again", "error", err)
 	}
@@ -91,8 +91,23 @@ func (e *Engine) discovered(found []store.Waiting, err error) {
 			e.timers.set(l, at)
 			continue
 		}
-		e.look(l, &l.levels[w.Priority], w.Due)
+		if all || !l.knows(w) {
+			e.look(l, &l.levels[w.Priority], w.Due)
+		}
 	}
+}
+
+// knows reports whether the first row that waits is one that the lane has read, or
+// is due no earlier. Others that were committed late may still wait behind it; they
+// come first when it is done, or with the next search that looks at everything.
+// To read them all again each time was a third of all reading with a thousand lanes.
+func (l *lane) knows(w store.Waiting) bool {
+	for _, it := range l.known {
+		if it.Priority == w.Priority && !it.Due.After(w.Due) {
+			return true
+		}
+	}
+	return false
 }
 
 // look makes a level go back to the first row that waits, if there may be rows

@@ -207,8 +207,11 @@ type Engine struct {
 	uploads      int     // at work
 	suspects     []*item // attempts that are to be marked before they begin
 	buffered     int
-	bytes        int64 // of payloads buffered and in flight
-	reads        int   // read jobs at work
+	bytes        int64     // of payloads buffered and in flight
+	reads        int       // read jobs at work
+	starving     bool      // a hungry lane has nothing in memory
+	fedAt        time.Time // when the last read began
+	feedAt       time.Time // when the next may; zero: at once
 	pending      []outcomeOf
 	oldest       time.Time          // of pending
 	recording    bool               // a batch is being recorded

@@ -95,7 +95,7 @@ func (e *Engine) moreEvents() {
 
 // sleep is how long the loop may wait for an event.
 func (e *Engine) sleep() time.Duration {
-	next := earlier(earlier(e.timers.next(), e.flushAt()), e.machine.NextDeath())
+	next := earlier(earlier(e.timers.next(), e.flushAt()), earlier(e.machine.NextDeath(), e.feedAt))
 	if e.machine.Valid(e.now) {
 		next = earlier(next, e.machine.Fence())
 	}

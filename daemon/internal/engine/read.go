@@ -15,6 +15,9 @@ const (
 	// lanes take 7 ms.
 	readLanes = 128
 	readRows  = 1000
+	// readLinger is how long lanes that still have rows in memory may wait for others,
+	// to be read in one statement. With a thousand lanes each would else be read alone.
+	readLinger = 5 * time.Millisecond
 )
 
 // wantRead puts the lane among the hungry if it should read.
@@ -24,6 +27,7 @@ func (e *Engine) wantRead(l *lane) {
 	}
 	if _, ok := l.wantsRead(); ok {
 		e.hungry.push(l)
+		e.starving = e.starving || l.queued == 0
 	}
 }
 
@@ -36,12 +40,18 @@ func (e *Engine) mayRead(l *lane) bool {
 
 // feed starts reads for hungry lanes.
 func (e *Engine) feed() {
+	e.feedAt = time.Time{}
 	for e.reads < maxReads && e.hungry.len() > 0 && !e.stopping {
+		if at := e.fedAt.Add(readLinger); !e.starving && e.now.Before(at) {
+			e.feedAt = at
+			return
+		}
 		probes := e.probes()
 		if len(probes) == 0 {
 			return
 		}
 		e.reads++
+		e.fedAt, e.starving = e.now, e.hungry.len() > 0
 		go func() {
 			items, err := e.queue.ReadReady(e.ctx, probes)
 			e.post(func() { e.readDone(probes, items, err) })

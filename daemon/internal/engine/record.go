@@ -15,6 +15,10 @@ const (
 	recordMax = 500
 	// recordEarly is the number of results that are recorded without waiting for more.
 	recordEarly = 256
+	// recordBusy is how many times longer results may wait while so many attempts are in
+	// flight that there will soon be recordEarly of them: a transaction costs as much as
+	// ten outcomes.
+	recordBusy = 4
 	// recordRetry is the pause after a failed transaction.
 	recordRetry = 250 * time.Millisecond
 )
@@ -42,7 +46,11 @@ func (e *Engine) flushAt() (at time.Time) {
 		return at
 	}
 	if len(e.pending) > 0 {
-		at = e.oldest.Add(e.o.RecordEvery)
+		wait := e.o.RecordEvery
+		if len(e.inFlight) >= recordEarly {
+			wait *= recordBusy
+		}
+		at = e.oldest.Add(wait)
 	}
 	if len(e.urgent) > 0 {
 		at = earlier(at, e.urgentAt)
