@@ -20,8 +20,11 @@ import (
 	"github.com/deliveryd/deliveryd/sdk/plugintest/postfix"
 )
 
-// benchMessages is how many messages each side sends in a round.
-var benchMessages = flag.Int("messages", 600, "messages of a round of BenchmarkMessages")
+// go test ./plugins/email -run '^$' -bench Messages -benchtime 1x -v -messages 2000 -rounds 5
+var (
+	benchMessages = flag.Int("messages", 600, "messages that each side of BenchmarkMessages sends in a round")
+	benchRounds   = flag.Int("rounds", 5, "how often the sides of BenchmarkMessages run in turn")
+)
 
 const (
 	benchConnections = 10
@@ -42,8 +45,6 @@ type benchSide struct {
 // server, messages and number of connections, all of them kept. They run in turn,
 // and a ratio is of one round: what else the machine does changes from minute to
 // minute. The server has delivered what one side sent before the other begins.
-//
-//	go test ./plugins/email -run '^$' -bench Messages -benchtime 5x
 func BenchmarkMessages(b *testing.B) {
 	server := postfix.Start(b, "bench")
 	config, err := json.Marshal(map[string]any{
@@ -57,7 +58,7 @@ func BenchmarkMessages(b *testing.B) {
 	p := started(b, string(config))
 	sides := []*benchSide{{send: func(n int) error { return p.sendAll(b.Context(), n) }, cpu: p.CPU}, {send: newBareLoop(b, server).send, cpu: cpuOfThis}}
 	arrived := 0
-	for round := range max(b.N, 3) + 1 {
+	for round := range *benchRounds + 1 {
 		for i := range sides {
 			side, n := sides[(i+round)%len(sides)], *benchMessages
 			if round == 0 {

@@ -2,6 +2,7 @@ package email
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -27,7 +29,8 @@ type scripted struct {
 	commands []string
 	messages []string
 	sessions int
-	hangUp   bool // after each message
+	hangUp   bool   // after each message
+	farewell string // said before that, though nobody asked
 }
 
 func newScripted(t testing.TB, script map[string]string) *scripted {
@@ -115,7 +118,13 @@ func (s *scripted) talk(conn net.Conn) {
 			s.mu.Lock()
 			s.messages = append(s.messages, b.String())
 			s.mu.Unlock()
-			if !say(s.answer(".", "250 2.0.0 Ok: queued as Q1")) || s.hangUp {
+			if !say(s.answer(".", "250 2.0.0 Ok: queued as Q1")) {
+				return
+			}
+			if s.hangUp {
+				if s.farewell != "" {
+					_ = say(s.farewell)
+				}
 				return
 			}
 		}
@@ -244,14 +253,73 @@ func TestPool(t *testing.T) {
 		t.Errorf("%d sessions for 7 messages of 3 each", s.sessions)
 	}
 	// A server that went away while the connection was idle costs no attempt.
-	stale := newScripted(t, nil)
-	stale.hangUp = true
-	e = opened(t, plain(stale, nil))
-	for i := range 3 {
-		sent(t, e, event("item_"+strconv.Itoa(i)))
+	for _, farewell := range []string{"", "421 4.4.2 Timeout exceeded", "421 4.3.2 Shutting down"} {
+		stale := newScripted(t, nil)
+		stale.hangUp, stale.farewell = true, farewell
+		e = opened(t, plain(stale, nil))
+		for i := range 3 {
+			sent(t, e, event("item_"+strconv.Itoa(i)))
+		}
+		if len(stale.messages) != 3 || stale.sessions != 3 {
+			t.Errorf("%s: %d messages in %d sessions", farewell, len(stale.messages), stale.sessions)
+		}
 	}
-	if len(stale.messages) != 3 || stale.sessions != 3 {
-		t.Errorf("%d messages in %d sessions", len(stale.messages), stale.sessions)
+}
+
+// Every connection is busy until the deadline of one more message: that is no
+// attempt, and the lane slows down.
+func TestConnectionsAreBounded(t *testing.T) {
+	t.Parallel()
+	s := newScripted(t, nil)
+	e := opened(t, plain(s, func(c *Config) { c.MaxConnections = 1 }))
+	held, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = held.Close() })
+	e.server.Port = held.Addr().(*net.TCPAddr).Port // accepts, and says nothing
+	busy, release := context.WithCancel(t.Context())
+	first := make(chan error, 1)
+	go func() {
+		_, err := e.Deliver(busy, event("item_1"))
+		first <- err
+	}()
+	conn, err := held.Accept() // the one connection is taken
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	late, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	_, err = e.Deliver(late, event("item_2"))
+	var failure *transport.Error
+	if !errors.As(err, &failure) || failure.Class.String()+" "+failure.Code != "rate_limited smtp.busy" {
+		t.Errorf("%v", err)
+	}
+	release()
+	if err := <-first; !errors.As(err, &failure) || failure.Class != transport.ClassUnavailable {
+		t.Errorf("a server that says nothing: %v", err)
+	}
+}
+
+// An idle connection is closed with a goodbye.
+func TestIdleConnectionsEnd(t *testing.T) {
+	t.Parallel()
+	s := newScripted(t, nil)
+	e := opened(t, plain(s, func(c *Config) { c.IdleTimeout = time.Millisecond }))
+	sent(t, e, event("item_1"))
+	deadline := time.Now().Add(time.Minute)
+	for {
+		s.mu.Lock()
+		said := strings.Join(s.commands, " ")
+		s.mu.Unlock()
+		if strings.HasSuffix(said, "QUIT") {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no goodbye after a minute: %s", said)
+		}
+		<-time.After(5 * time.Millisecond)
 	}
 }
 
