@@ -7,7 +7,6 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/deliveryd/deliveryd/sdk/egress"
 	"github.com/deliveryd/deliveryd/sdk/transport"
 )
 
@@ -120,43 +119,5 @@ func TestRedirectNeverLeavesTLS(t *testing.T) {
 	_, err := hook.Deliver(t.Context(), event("msg_1"))
 	if _, code := classOf(err); code != "http.redirect_refused" || !strings.Contains(err.Error(), "https to http") || reached.Load() != 0 {
 		t.Errorf("%v, %d requests in the clear", err, reached.Load())
-	}
-}
-
-func TestProxy(t *testing.T) {
-	t.Parallel()
-	target, requests := recorder(t)
-	var proxied atomic.Int32
-	proxy := receiver(t, func(w http.ResponseWriter, r *http.Request) {
-		proxied.Add(1)
-		out := r.Clone(r.Context())
-		out.RequestURI = ""
-		response, err := http.DefaultTransport.RoundTrip(out)
-		if err != nil {
-			w.WriteHeader(http.StatusBadGateway)
-			return
-		}
-		_ = response.Body.Close()
-		w.WriteHeader(response.StatusCode)
-	})
-	t.Cleanup(http.DefaultTransport.(*http.Transport).CloseIdleConnections)
-	hook := opened(t, loopback(t), Config{URL: target, Secret: testSecret, Proxy: proxy.URL})
-	if _, err := hook.Deliver(t.Context(), event("msg_1")); err != nil || proxied.Load() != 1 || len(requests) != 1 {
-		t.Errorf("%v, %d through the proxy, %d arrived", err, proxied.Load(), len(requests))
-	}
-	if steps := hook.TestConnection(t.Context(), false); len(steps) != 2 || steps[0].Name != "proxy" || steps[1].Err != nil {
-		t.Errorf("%+v", steps)
-	}
-	// A proxy that may be dialled must not reach for us what may not.
-	in := loopback(t)
-	guard, err := egress.New(egress.Policy{AllowHosts: []string{"localhost"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	in.Egress = guard
-	before := proxied.Load()
-	_, err = opened(t, in, Config{URL: target, Secret: testSecret, Proxy: strings.Replace(proxy.URL, "127.0.0.1", "localhost", 1)}).Deliver(t.Context(), event("msg_1"))
-	if _, code := classOf(err); code != "egress.blocked" || proxied.Load() != before {
-		t.Errorf("a forbidden target behind a proxy: %v", err)
 	}
 }
