@@ -20,6 +20,7 @@ import (
 	"github.com/deliveryd/deliveryd/daemon/cmd/deliverybench/internal/bench"
 	"github.com/deliveryd/deliveryd/daemon/cmd/deliverybench/internal/load"
 	"github.com/deliveryd/deliveryd/daemon/cmd/deliverybench/internal/receiver"
+	"github.com/deliveryd/deliveryd/sdk/pace"
 )
 
 func main() {
@@ -51,6 +52,7 @@ func rootCommand() *cobra.Command {
 			for i := range destinations {
 				o.Shapes = append(o.Shapes, bench.Shape{Destinations: destinations[i], Concurrency: concurrency[i]})
 			}
+			pace.Start() // as the daemon does, whose part of holding plugins this process plays
 			return run(cmd.Context(), o)
 		},
 	}

@@ -301,6 +301,6 @@ func (r *Result) pluginTable() *table.Table {
 	row("hop: 4 calls of 64, sends nothing", noop, false)
 	row("hop: one item in flight", noop, true)
 	row("webhook: 4 calls of 16, 64 at work", webhook, false)
-	t.Note("The bare loop is a keep-alive http.Client with 64 workers that signs and posts the same payloads, right after the webhook's run.")
+	t.Note("The bare loop is a keep-alive http.Client with 64 workers that signs and posts the same payloads, right after the webhook's run. Host and plugin collect garbage as the daemon and its plugins do, the loop as any program.")
 	return t
 }
