@@ -38,6 +38,10 @@ func newSecretsList() *cobra.Command {
 		if r.json {
 			return printJSON(cmd.OutOrStdout(), list)
 		}
+		if len(list.Secrets) == 0 {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "The daemon keeps none for it: it signs with the secret of its configuration.")
+			return err
+		}
 		return printSecrets(cmd.OutOrStdout(), list.Secrets)
 	}
 	return cmd
@@ -205,7 +209,7 @@ func newSecretsExpire() *cobra.Command {
 func newSecretsRevoke() *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
-		Use: "revoke DESTINATION ID", Short: "Revoke a signing secret: it signs nothing that begins from now on", Args: cobra.ExactArgs(2),
+		Use: "revoke DESTINATION ID", Short: "Revoke a signing secret: it signs no attempt that begins more than 2 seconds from now", Args: cobra.ExactArgs(2),
 	}
 	r := addRemote(cmd)
 	cmd.Flags().BoolVar(&force, "force", false, "also where no usable secret is left: deliveries are held until there is one")

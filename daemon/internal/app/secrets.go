@@ -137,7 +137,7 @@ func auditList(rows auditRows) func(context.Context, api.Caller, api.AuditFilter
 func secretProblem(err error) error {
 	switch {
 	case errors.Is(err, destination.ErrLastSecret):
-		return api.NewProblem(http.StatusConflict, "last_secret", err.Error()+"; with force=true deliveries are held until there is another")
+		return api.NewProblem(http.StatusConflict, "last_secret", err.Error()+"; forced (force=true, --force), deliveries are held until there is another")
 	case errors.Is(err, destination.ErrTooManySecrets):
 		return api.NewProblem(http.StatusConflict, "too_many_secrets", err.Error()+"; revoke one")
 	}
