@@ -74,7 +74,7 @@ func TestRuns(t *testing.T) {
 func wholeRun(t *testing.T, bin string) {
 	t.Helper()
 	cmd, dir, output := start(t, bin, "-n", "400", "--destinations", "20", "--concurrency", "8", "--latency", "1s", "--submit", "1s",
-		"--claim-rows", "1000", "--artifact-mib", "3", "--only", "throughput,latency,submit,hop,plugins,claim,artifact")
+		"--claim-rows", "1000", "--artifact-mib", "3", "--sick", "1s", "--sick-destinations", "15", "--only", "throughput,latency,submit,hop,plugins,claim,artifact,sick")
 	if err := cmd.Wait(); err != nil {
 		t.Fatalf("%v\n%s", err, output)
 	}
@@ -86,7 +86,7 @@ func wholeRun(t *testing.T, bin string) {
 	if err := json.Unmarshal(text, &r); err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Throughput) != 1 || len(r.Ceiling) != 1 || len(r.Latency) != 1 || len(r.Submit) != 3 || len(r.Hop) != 1 || len(r.Plugins) != 3 || len(r.Claim) != 1 || len(r.Goals) == 0 {
+	if len(r.Throughput) != 1 || len(r.Ceiling) != 1 || len(r.Latency) != 1 || len(r.Submit) != 3 || len(r.Hop) != 1 || len(r.Plugins) != 3 || len(r.Claim) != 1 || len(r.Sick) != 2 || len(r.Goals) == 0 {
 		t.Errorf("not everything was measured: %s", text)
 	}
 	for _, run := range r.Throughput {
@@ -105,6 +105,9 @@ func wholeRun(t *testing.T, bin string) {
 	// The plugins of S3 and SFTP were not built.
 	if len(r.Artifact) != 2 || r.Artifact[0].Right != 4 || r.Artifact[0].Attempts != 4 || r.Artifact[0].Delivery.Rate <= 0 || len(r.Artifact[0].Memory) != 2 || r.Artifact[1].Missing == "" {
 		t.Errorf("artifact %+v", r.Artifact)
+	}
+	if down := r.Sick[len(r.Sick)-1]; !down.Down || down.Rate <= 0 || down.Queued == 0 || down.Waiting != down.Queued || down.Attempts == 0 {
+		t.Errorf("sick %+v", down)
 	}
 	if r.Machine.Cores < 1 || r.Postgres.Settings["fsync"] != "on" || r.PeerMissing == "" || !strings.Contains(output.String(), "End to end: 400 deliveries") {
 		t.Errorf("description: %+v %+v %q\n%s", r.Machine, r.Postgres, r.PeerMissing, output)

@@ -54,6 +54,10 @@ type Options struct {
 	Snapshot time.Duration
 	// Soak is the length of the soak. Defaults to 10 min.
 	Soak time.Duration
+	// Sick is the length of one run of the sick section. Defaults to 40 s: longer than an attempt may take.
+	Sick time.Duration
+	// SickDestinations is how many destinations it has, of which a fifth is down. Defaults to 1,000.
+	SickDestinations int
 	// ClaimRows are the rows that wait behind one blocked destination, ascending. Defaults to 10 thousand, 1 and 3 million.
 	ClaimRows []int
 	// ArtifactMiB is the size of the file of the artifact section. Defaults to 2,048.
@@ -80,6 +84,8 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.Submit, 5*time.Second)
 	setDefault(&o.Snapshot, time.Minute)
 	setDefault(&o.Soak, 10*time.Minute)
+	setDefault(&o.Sick, 40*time.Second)
+	setDefault(&o.SickDestinations, 1000)
 	return o
 }
 
@@ -113,6 +119,9 @@ func (o Options) validate() error {
 	}
 	if o.Snapshot < windows*time.Second || o.Soak < time.Minute {
 		return fmt.Errorf("the snapshot must be held for %ds or more, and the soak must last 1m or more", windows)
+	}
+	if o.Sick < time.Second || o.SickDestinations < sickShare || o.SickDestinations > 10_000 {
+		return fmt.Errorf("the sick section must run for 1s or more, with %d to 10,000 destinations", sickShare)
 	}
 	return nil
 }

@@ -38,6 +38,7 @@ func TestOptions(t *testing.T) {
 		"latency too short": func(o *Options) { o.Latency = time.Millisecond },
 		"no file":           func(o *Options) { o.ArtifactMiB = -1 },
 		"soak too short":    func(o *Options) { o.Soak = time.Second },
+		"nobody to be sick": func(o *Options) { o.SickDestinations = 4 },
 	} {
 		o := Options{Bin: t.TempDir(), Build: t.TempDir(), Log: slog.New(slog.DiscardHandler)}
 		change(&o)
@@ -148,12 +149,14 @@ func TestUnreliable(t *testing.T) {
 		Hop:        []HopRun{{Shape: Shape{1, 1}, Arrived: Arrived{Lost: 1}}},
 		Snapshot:   []SnapshotRun{{Held: true, Arrived: Arrived{Duplicates: 2}}},
 		Soak:       &SoakRun{Arrived: Arrived{EarlyMS: 2}},
+		Sick:       []SickRun{{Round: 1, Arrived: fine}, {Round: 1, Down: true, Arrived: Arrived{Lost: 1}}, {Round: 2, Down: true, Queued: 5, Waiting: 4}},
 		Artifact:   []ArtifactRun{{Targets: "webhooks", Destinations: 4, Right: 3}, {Targets: "others", Missing: "not installed"}},
 	}
 	got := r.unreliable()
 	for i, want := range []string{
 		"throughput, 100 destinations, round 2: 2 lost, 1 duplicates", "peer, round 1: 0 lost, 0 duplicates, 3 bad", "latency, round 1", "submit batch, round 1",
 		"hop, 1 destinations", "snapshot (held: true)", "soak", "files to webhooks: 3 of 4",
+		"sick, round 1 (down: true): 1 lost", "sick, round 2 (down: true): of 5 deliveries",
 	} {
 		if i >= len(got) || !strings.HasPrefix(got[i], want) {
 			t.Errorf("failure %d of %q: want one that begins with %q", i, got, want)

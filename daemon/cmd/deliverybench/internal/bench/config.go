@@ -18,6 +18,7 @@ type daemonConfig struct {
 	database, plugins, state, address, token string
 	transport, hook, secret                  string
 	shape                                    Shape
+	hooks                                    func(i int) string // of the i-th destination; nil: hook for all
 	// blocks stand in the place of the shape's destinations where there are any.
 	blocks string
 }
@@ -57,7 +58,7 @@ destination %q %q {
   type = %q
   config {%s}
 }
-`, organization, label(i), c.transport, c.settings())
+`, organization, label(i), c.transport, c.settings(i))
 	}
 	return b.String()
 }
@@ -69,10 +70,13 @@ const (
 	noop = "sink"
 )
 
-// settings is what config {} holds.
-func (c daemonConfig) settings() string {
+// settings is what config {} of the i-th destination holds.
+func (c daemonConfig) settings(i int) string {
 	if c.transport == noop {
 		return ""
+	}
+	if c.hooks != nil {
+		c.hook = c.hooks(i)
 	}
 	return fmt.Sprintf("\n    url    = %q\n    secret = %q\n  ", c.hook, c.secret)
 }

@@ -34,6 +34,7 @@ func (r *Result) Judge() {
 	r.judgeSubmit()
 	r.judgePlugins()
 	r.judgeExtras()
+	r.judgeSick()
 	r.judgeArtifact()
 }
 

@@ -20,7 +20,7 @@ func (r *Result) Print(w io.Writer) error {
 		return err
 	}
 	for _, t := range []*table.Table{
-		r.throughputTable(), r.costTable(), r.hopTable(), r.pluginTable(), r.latencyTable(), r.submitTable(), r.snapshotTable(), r.claimTable(), r.soakTable(), r.reloadTable(), r.artifactTable(), r.goalTable(),
+		r.throughputTable(), r.costTable(), r.hopTable(), r.pluginTable(), r.latencyTable(), r.submitTable(), r.snapshotTable(), r.claimTable(), r.soakTable(), r.reloadTable(), r.sickTable(), r.artifactTable(), r.goalTable(),
 	} {
 		if t == nil {
 			continue

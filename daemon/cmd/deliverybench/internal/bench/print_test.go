@@ -43,7 +43,10 @@ func measured() *Result {
 		Snapshot:    []SnapshotRun{{Rate: 1000, Windows: []float64{1100, 900}}, {Held: true, Rate: 801}},
 		Claim:       []ClaimRun{{Blocked: 10_000, Read: figures.Latency{P50: 4}}, {Blocked: 3_000_000, Read: figures.Latency{P50: 6}}},
 		Soak:        soak,
-		Failures:    []string{"throughput: 1 lost"},
+		Sick: []SickRun{
+			{Round: 1, Destinations: 1000, Sick: 200, Rate: 1000, Windows: []float64{1000}}, {Round: 1, Destinations: 1000, Sick: 200, Down: true, Rate: 950, Windows: []float64{900, 1000}},
+		},
+		Failures: []string{"throughput: 1 lost"},
 	}
 }
 
@@ -60,27 +63,28 @@ func TestGoals(t *testing.T) {
 		got[goal.What] = goal.Met
 	}
 	want := map[string]bool{
-		"1 destinations: rate against the peer's":                      true,  // 2.25, 4, 3
-		"1 destinations: rate against a bare loop's":                   true,  // 90, 60, 50 %
-		"1 destinations: PostgreSQL, whole life of a delivery":         true,  // just
-		"1 destinations: WAL, whole life of a delivery":                false, // just not
-		"submit to receipt at 100/s, p50":                              true,
-		"submit to receipt at 100/s, p99":                              false,
-		"p50 against the peer's, which has no HTTP hop":                true,
-		"p99 against the peer's, which has no HTTP hop":                false,
-		"64 concurrent single submits":                                 true,
-		"64 concurrent single submits, p99":                            false,
-		"batches of 100":                                               false,
-		"plugin hop at full load, host and plugin":                     false,
-		"plugin hop with one item in flight, p99":                      true,
-		"webhook plugin: rate against the same client in a bare loop":  true,
-		"rate while a snapshot is held, against without":               true,
-		"read statement with 3,000,000 blocked rows, against 10,000":   false,
-		"soak: rate of the second half against the first":              true,
-		"soak: peak of the daemon's memory, second half against first": true,
-		"soak: peak of the plugin's memory, second half against first": true,
-		"soak: peak of the queue's table, second half against first":   true,
-		"soak: peak of the queue's indexes, second half against first": false,
+		"1 destinations: rate against the peer's":                               true,  // 2.25, 4, 3
+		"1 destinations: rate against a bare loop's":                            true,  // 90, 60, 50 %
+		"1 destinations: PostgreSQL, whole life of a delivery":                  true,  // just
+		"1 destinations: WAL, whole life of a delivery":                         false, // just not
+		"submit to receipt at 100/s, p50":                                       true,
+		"submit to receipt at 100/s, p99":                                       false,
+		"p50 against the peer's, which has no HTTP hop":                         true,
+		"p99 against the peer's, which has no HTTP hop":                         false,
+		"64 concurrent single submits":                                          true,
+		"64 concurrent single submits, p99":                                     false,
+		"batches of 100":                                                        false,
+		"plugin hop at full load, host and plugin":                              false,
+		"plugin hop with one item in flight, p99":                               true,
+		"webhook plugin: rate against the same client in a bare loop":           true,
+		"rate while a snapshot is held, against without":                        true,
+		"read statement with 3,000,000 blocked rows, against 10,000":            false,
+		"soak: rate of the second half against the first":                       true,
+		"soak: peak of the daemon's memory, second half against first":          true,
+		"soak: peak of the plugin's memory, second half against first":          true,
+		"soak: peak of the queue's table, second half against first":            true,
+		"soak: peak of the queue's indexes, second half against first":          false,
+		"200 of 1000 destinations down: rate of the others against no failures": true,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("goals met (-want +got):\n%s", diff)
@@ -113,6 +117,8 @@ func TestPrint(t *testing.T) {
 		"3,000,000",
 		"Soak at 700/s, 70 % of a peak of 1,000/s",
 		"14,999 /s  >= 15,000   no",
+		"down, round 1",
+		"Down against idle, median of the rounds: 0.95; the worst window: 0.90.",
 		"FAILED throughput: 1 lost",
 	} {
 		if !strings.Contains(out.String(), want) {

@@ -30,6 +30,7 @@ type Result struct {
 	Claim       []ClaimRun      `json:"claim,omitempty"`
 	Soak        *SoakRun        `json:"soak,omitempty"`
 	Reload      *ReloadRun      `json:"reload,omitempty"`
+	Sick        []SickRun       `json:"sick,omitempty"`
 	Artifact    []ArtifactRun   `json:"artifact,omitempty"`
 	// Goals compare with what was asked for.
 	Goals []Goal `json:"goals,omitempty"`
@@ -50,6 +51,7 @@ type RecordedOptions struct {
 	SubmitS    float64  `json:"submit_seconds"`
 	SnapshotS  float64  `json:"snapshot_seconds"`
 	SoakS      float64  `json:"soak_seconds"`
+	SickS      float64  `json:"sick_seconds"`
 	ClaimRows  []int    `json:"claim_rows"`
 	// ArtifactMiB is the size of the file of the artifact section.
 	ArtifactMiB int `json:"artifact_mib"`
@@ -59,7 +61,7 @@ func recordOptions(o Options) RecordedOptions {
 	return RecordedOptions{
 		Sections: o.Sections, Deliveries: o.Deliveries, Rounds: o.Rounds, Shapes: o.Shapes, Rate: o.Rate,
 		LatencyS: o.Latency.Seconds(), SubmitS: o.Submit.Seconds(), SnapshotS: o.Snapshot.Seconds(),
-		SoakS: o.Soak.Seconds(), ClaimRows: o.ClaimRows, ArtifactMiB: o.ArtifactMiB,
+		SoakS: o.Soak.Seconds(), SickS: o.Sick.Seconds(), ClaimRows: o.ClaimRows, ArtifactMiB: o.ArtifactMiB,
 	}
 }
 
@@ -115,7 +117,7 @@ func (r *Result) unreliable() (all []string) {
 	for _, run := range r.Artifact {
 		all = append(all, run.problem()...)
 	}
-	return all
+	return append(all, r.sickProblems()...)
 }
 
 // File is the name of what Save writes.

@@ -14,13 +14,14 @@ const (
 	SectionClaim      = "claim"
 	SectionSoak       = "soak"
 	SectionReload     = "reload"
+	SectionSick       = "sick"
 	SectionArtifact   = "artifact"
 )
 
 // SectionNames returns the names of all sections. The first four are a whole run; the others run only when they are
 // named.
 func SectionNames() []string {
-	return append(defaultSections(), SectionCeiling, SectionHop, SectionSnapshot, SectionClaim, SectionSoak, SectionReload, SectionArtifact)
+	return append(defaultSections(), SectionCeiling, SectionHop, SectionSnapshot, SectionClaim, SectionSoak, SectionReload, SectionArtifact, SectionSick)
 }
 
 func defaultSections() []string {
@@ -49,6 +50,8 @@ func (h *harness) section(ctx context.Context, name string) error {
 		return h.soak(ctx)
 	case SectionReload:
 		return h.reload(ctx)
+	case SectionSick:
+		return h.sick(ctx)
 	case SectionArtifact:
 		return h.artifact(ctx)
 	}

@@ -26,6 +26,17 @@ func (c *Client) Base() string { return c.base }
 // Hook returns the URL that webhooks go to.
 func (c *Client) Hook() string { return c.base + "/hook" }
 
+// Failing returns the URL of a hook that answers every message with status 500.
+func (c *Client) Failing() string { return c.base + "/failing" }
+
+// Hanging returns the URL of a hook that takes every message and does not answer, until Release.
+func (c *Client) Hanging() string { return c.base + "/hanging" }
+
+// Release answers whatever hangs, with status 503, and what comes to the hanging hook up to the next reset.
+func (c *Client) Release(ctx context.Context) error {
+	return c.do(ctx, http.MethodPost, "/release", nil)
+}
+
 // Reset makes the receiver forget everything. With hashOnly it remembers only hashes of ids from now on, and Receipts
 // is empty.
 func (c *Client) Reset(ctx context.Context, hashOnly bool) error {

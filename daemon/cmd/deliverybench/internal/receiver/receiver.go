@@ -54,6 +54,9 @@ type Stats struct {
 //
 //	POST /hook      a webhook: 204 when its signature is valid, else 400
 //	POST /reset     forget everything; with ?ids=hash remember hashes of ids only, for runs of millions
+//	POST /failing   a webhook: 500
+//	POST /hanging   a webhook: no answer before /release, then 503
+//	POST /release   let go of what hangs, and of what comes up to the next reset
 //	GET  /stats     Stats
 //	GET  /receipts  an object: webhook-id to ns since 1970 of its first arrival
 //	POST /file/NAME a signed file of any length, which is not kept
@@ -71,6 +74,8 @@ type Receiver struct {
 	receipts map[string]int64
 	hashes   map[uint64]struct{}
 	stats    Stats
+	released chan struct{} // closed by release: the hanging hook answers
+	release  func()
 	files    map[string]File
 	key      *signature.Key
 }
@@ -91,6 +96,9 @@ func New(secret string) (*Receiver, error) {
 	}
 	r.forget(false)
 	r.mux.HandleFunc("POST /hook", r.hook)
+	r.mux.HandleFunc("POST /failing", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) })
+	r.mux.HandleFunc("POST /hanging", r.hang)
+	r.mux.HandleFunc("POST /release", func(http.ResponseWriter, *http.Request) { r.letGo() })
 	r.mux.HandleFunc("POST /reset", r.reset)
 	r.mux.HandleFunc("GET /stats", r.writeStats)
 	r.mux.HandleFunc("GET /receipts", r.writeReceipts)
@@ -117,6 +125,25 @@ func (r *Receiver) hook(w http.ResponseWriter, req *http.Request) {
 	}
 	r.record(req.Header.Get(signature.HeaderID), now)
 	w.WriteHeader(http.StatusNoContent)
+}
+
+// hang takes a message and waits. The sender's end is only seen by who has read all of what it sent.
+func (r *Receiver) hang(w http.ResponseWriter, req *http.Request) {
+	_, _ = io.Copy(io.Discard, io.LimitReader(req.Body, maxBody))
+	r.mu.Lock()
+	released := r.released
+	r.mu.Unlock()
+	select {
+	case <-released:
+	case <-req.Context().Done():
+	}
+	w.WriteHeader(http.StatusServiceUnavailable)
+}
+
+func (r *Receiver) letGo() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.release()
 }
 
 func (r *Receiver) record(id string, now int64) {
@@ -159,6 +186,11 @@ func (r *Receiver) reset(w http.ResponseWriter, req *http.Request) {
 
 func (r *Receiver) forget(hashOnly bool) {
 	r.hashOnly, r.stats = hashOnly, Stats{}
+	if r.release != nil {
+		r.release()
+	}
+	released := make(chan struct{})
+	r.released, r.release = released, sync.OnceFunc(func() { close(released) })
 	r.receipts, r.hashes, r.files = map[string]int64{}, map[uint64]struct{}{}, map[string]File{}
 	if !hashOnly {
 		// Growing the map under the lock would show up as latency of the sender.

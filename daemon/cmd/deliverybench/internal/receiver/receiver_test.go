@@ -145,6 +145,50 @@ func TestPeerIsUnderstood(t *testing.T) {
 	}
 }
 
+// TestDown looks at the hooks that do not work.
+func TestDown(t *testing.T) {
+	t.Parallel()
+	c, _ := start(t)
+	post := func(ctx context.Context, url string) (int, error) {
+		request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			return 0, err
+		}
+		return response.StatusCode, response.Body.Close()
+	}
+	if got, err := post(t.Context(), c.Failing()); got != http.StatusInternalServerError || err != nil {
+		t.Errorf("the failing hook: %d, %v, want 500", got, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if got, err := post(ctx, c.Hanging()); err == nil {
+		t.Errorf("the hanging hook answers %d, want nothing", got)
+	}
+	answers := make(chan int)
+	go func() {
+		got, _ := post(t.Context(), c.Hanging())
+		answers <- got
+	}()
+	if err := c.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-answers; got != http.StatusServiceUnavailable {
+		t.Errorf("released: %d, want 503", got)
+	}
+	if err := c.Reset(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	again, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if got, err := post(again, c.Hanging()); err == nil {
+		t.Errorf("after a reset the hanging hook answers %d, want nothing", got)
+	}
+}
+
 func TestOversizedBodyIsRefused(t *testing.T) {
 	t.Parallel()
 	c, key := start(t)
