@@ -208,25 +208,27 @@ func (d *daemon) lookAtSick(ctx context.Context, down []int32, run *SickRun) err
 	return nil
 }
 
-// sickRatios are, by round, the rate while destinations are down against that without, and the same of the worst window.
-func (r *Result) sickRatios() (rates, worst []float64) {
-	well := map[int]float64{}
+// sickRatios are, by round, the rate while destinations are down against that without, the same of the worst window, and
+// the CPU of a delivery without against that while they are down, which others on the machine do not change as much.
+func (r *Result) sickRatios() (rates, worst, cpu []float64) {
+	well := map[int]SickRun{}
 	for _, run := range r.Sick {
 		if !run.Down {
-			well[run.Round] = run.Rate
+			well[run.Round] = run
 		}
 	}
 	for _, run := range r.Sick {
-		if base := well[run.Round]; run.Down && base > 0 {
-			rates = append(rates, run.Rate/base)
-			worst = append(worst, figures.Percentile(run.Windows, 0)/base)
+		if base := well[run.Round]; run.Down && base.Rate > 0 {
+			rates = append(rates, run.Rate/base.Rate)
+			worst = append(worst, figures.Percentile(run.Windows, 0)/base.Rate)
+			cpu = append(cpu, base.Cost.Total()/max(run.Cost.Total(), 1e-9))
 		}
 	}
-	return rates, worst
+	return rates, worst, cpu
 }
 
 func (r *Result) judgeSick() {
-	rates, _ := r.sickRatios()
+	rates, _, _ := r.sickRatios()
 	if len(rates) == 0 {
 		return
 	}
@@ -251,8 +253,9 @@ func (r *Result) sickTable() *table.Table {
 			fmt.Sprint(run.Attempts), fmt.Sprint(run.Broken), fmt.Sprint(run.Queued), fmt.Sprint(run.Waiting),
 			decimals(run.Cost.Daemon, 1), decimals(run.Cost.Plugin, 1), decimals(run.Cost.Postgres, 1), decimals(run.Others.Busy, 2), windows)
 	}
-	rates, worst := r.sickRatios()
-	t.Note(fmt.Sprintf("Down against idle, median of the rounds: %s; the worst window: %s.", decimals(figures.Median(rates), 2), decimals(figures.Median(worst), 2)))
+	rates, worst, cpu := r.sickRatios()
+	t.Note(fmt.Sprintf("Down against idle, median of the rounds: %s; the worst window: %s. CPU of a delivery, idle against down: %s.",
+		decimals(figures.Median(rates), 2), decimals(figures.Median(worst), 2), decimals(figures.Median(cpu), 2)))
 	t.Note("A third of those that are down refuses connections, a third answers 500, a third accepts and never answers.")
 	return t
 }
