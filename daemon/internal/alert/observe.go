@@ -19,6 +19,8 @@ type Figures struct {
 	// Disabled: the daemon switched it off.
 	Disabled       bool
 	DisabledReason string
+	// Counted: DeadLetters, Waiting and Oldest are known.
+	Counted bool
 	// DeadLetters is their number in the window.
 	DeadLetters int
 	// Waiting is the number of deliveries that are due, and Oldest for how long the
@@ -56,6 +58,10 @@ func Observe(s *Settings, f *Figures) map[Event]*Seen {
 		all[DeadLetter] = measured(float64(f.DeadLetters), float64(s.DeadLetters.Count), fmt.Sprintf("%d deliveries became dead letters within %v", f.DeadLetters, s.DeadLetters.Window))
 	}
 	all[Backlog] = s.backlog(f)
+	if !f.Counted {
+		delete(all, DeadLetter)
+		delete(all, Backlog)
+	}
 	if seen := s.rate(f); seen != nil || f.RateKnown {
 		all[FailureRate] = seen
 	}

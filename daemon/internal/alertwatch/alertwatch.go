@@ -35,12 +35,16 @@ const (
 	// countFactor is how far beyond a threshold is counted: what is more is critical anyway.
 	countFactor = 10
 	maxCounted  = 100_000
+	// countedAtOnce is at how many destinations dead letters and what waits are
+	// counted at a look; with more, each has its turn within maxParts looks, a minute.
+	countedAtOnce = 1000
+	maxParts      = 12
 )
 
 // Store is what the watch needs of the store.
 type Store interface {
 	WatchAlerts(ctx context.Context, daemon string, every time.Duration) (bool, error)
-	AlertFigures(ctx context.Context, scopes []store.AlertScope) ([]store.AlertFigures, error)
+	AlertFigures(ctx context.Context, scopes []store.AlertScope, part, parts int) ([]store.AlertFigures, error)
 	CurrentAlerts(ctx context.Context) ([]store.Alert, error)
 	WriteAlerts(ctx context.Context, daemon string, c *store.AlertChanges) error
 	AlertTold(ctx context.Context, id string, n int32) error
@@ -69,6 +73,9 @@ type Options struct {
 	Settings func() map[string]*alert.Settings
 	// Send queues a notice as a delivery. A repeated one with the same key does nothing.
 	Send func(ctx context.Context, n *Notice) error
+	// Counted is told at each look how many alerts are open, by severity: none at a
+	// daemon that does not look. Defaults to nobody.
+	Counted func(open map[string]int)
 	// Every is the time between two looks. Defaults to 5 s.
 	Every  time.Duration
 	Logger *slog.Logger
@@ -78,6 +85,8 @@ type Options struct {
 type Watch struct {
 	o       Options
 	history alert.History
+	// looks counts, and parts is into how many looks the counting is divided.
+	looks, parts int
 }
 
 // New returns a watch that does nothing until Run.
@@ -85,7 +94,10 @@ func New(o Options) *Watch {
 	if o.Every <= 0 {
 		o.Every = 5 * time.Second
 	}
-	return &Watch{o: o}
+	if o.Counted == nil {
+		o.Counted = func(map[string]int) {}
+	}
+	return &Watch{o: o, parts: 1}
 }
 
 // Run looks until ctx ends.
@@ -112,6 +124,7 @@ func (w *Watch) Look(ctx context.Context) error {
 	mine, err := w.o.Store.WatchAlerts(ctx, w.o.Daemon, w.o.Every)
 	if err != nil || !mine {
 		w.history = alert.History{} // another daemon's figures would be missing in it
+		w.o.Counted(nil)
 		return err
 	}
 	settings := w.o.Settings()
@@ -122,6 +135,7 @@ func (w *Watch) Look(ctx context.Context) error {
 	}
 	current, err := w.o.Store.CurrentAlerts(ctx)
 	if err != nil || len(settings) == 0 && len(current) == 0 {
+		w.o.Counted(nil)
 		return err
 	}
 	figures, err := w.figures(ctx, settings)
@@ -138,7 +152,19 @@ func (w *Watch) Look(ctx context.Context) error {
 			return err
 		}
 	}
+	w.o.Counted(open(current))
 	return w.tell(ctx, settings, current)
+}
+
+// open counts the alerts that are neither pending nor over, by severity.
+func open(current []store.Alert) map[string]int {
+	n := map[string]int{}
+	for i := range current {
+		if status := alert.Status(current[i].Status); status == alert.Open || status == alert.Acknowledged {
+			n[current[i].Severity]++
+		}
+	}
+	return n
 }
 
 func (w *Watch) figures(ctx context.Context, settings map[string]*alert.Settings) ([]store.AlertFigures, error) {
@@ -152,7 +178,13 @@ func (w *Watch) figures(ctx context.Context, settings map[string]*alert.Settings
 			DeadLimit: min(countFactor*s.DeadLetters.Count, maxCounted), BacklogLimit: min(countFactor*s.Backlog.Count, maxCounted),
 		})
 	}
-	return w.o.Store.AlertFigures(ctx, scopes)
+	figures, err := w.o.Store.AlertFigures(ctx, scopes, w.looks%w.parts, w.parts)
+	if err != nil {
+		return nil, err
+	}
+	w.looks++
+	w.parts = min(max((len(figures)+countedAtOnce-1)/countedAtOnce, 1), maxParts)
+	return figures, nil
 }
 
 // key names what an alert is about.
@@ -206,7 +238,7 @@ func (w *Watch) observed(now time.Time, s *alert.Settings, f *store.AlertFigures
 	attempts, failed, whole := w.history.Add(now, f.DestinationID, s.FailureRate.Window, int64(f.Deliveries), int64(f.Failures))
 	o := &alert.Figures{
 		Broken: f.Broken, BrokenFor: seconds(f.BrokenSeconds), BreakerReason: f.BreakerReason, Forced: f.BreakerForced, Held: f.Held, HoldReason: f.HoldReason,
-		Disabled: f.Disabled, DisabledReason: f.DisabledReason, DeadLetters: int(f.DeadLetters), Waiting: int(f.Waiting), Oldest: seconds(f.OldestSeconds),
+		Disabled: f.Disabled, DisabledReason: f.DisabledReason, Counted: f.Counted, DeadLetters: int(f.DeadLetters), Waiting: int(f.Waiting), Oldest: seconds(f.OldestSeconds),
 		Failed: failed, Attempts: attempts, RateKnown: whole, Average: time.Duration(f.AverageMillis) * time.Millisecond,
 	}
 	if f.Paused || f.BreakerForced || f.DisabledBySomebody && !f.Disabled {

@@ -56,6 +56,8 @@ type AlertFigures struct {
 	Deliveries         int32
 	Failures           int32
 	AverageMillis      int32 // 0: nothing succeeded of late
+	// Counted: dead letters and what waits were looked at.
+	Counted            bool
 	DeadLetters        int32
 	Waiting            int32
 	OldestSeconds      float64
@@ -64,27 +66,29 @@ type AlertFigures struct {
 	BreakerForced      bool // by an operator
 }
 
-// alertFiguresSQL costs two or three descents of an index for each destination,
-// and eleven more where something waits. Alerts' own deliveries are no dead
-// letters here: an alert about them could not be delivered either.
+// alertFiguresSQL counts at one destination in $6 only: that costs a descent or two
+// of an index where there is nothing, and else a row of the table for each delivery
+// that waits. Measured with 10,000 destinations and a million waiting deliveries,
+// 1.8 s for all. Alerts' own deliveries are no dead letters here: an alert about
+// them could not be delivered either.
 const alertFiguresSQL = `
 select d.id, d.organization_id, d.label, d.disabled = 'true' and d.disabled_by = 'health', coalesce(d.disabled_reason, ''),
   coalesce(h.circuit_breaker_state, 'closed') <> 'closed', coalesce(extract(epoch from now() - h.circuit_breaker_opened_at), 0)::float8,
   coalesce(h.metadata->'circuit_breaker'->>'reason', ''), h.held_at is not null, coalesce(h.hold_reason, ''),
   coalesce(h.total_deliveries, 0), coalesce(h.total_failures, 0),
   case when h.last_success_at > now() - interval '10 minutes' then coalesce(h.average_response_time, 0) else 0 end,
-  dead.n, waiting.n, coalesce(oldest.seconds, 0)::float8, d.paused_at is not null, d.disabled = 'true', d.breaker_forced_at is not null
+  d.id % $6 = $5, dead.n, waiting.n, coalesce(oldest.seconds, 0)::float8, d.paused_at is not null, d.disabled = 'true', d.breaker_forced_at is not null
 from unnest($1::text[], $2::bigint[], $3::int[], $4::int[]) as x(organization_id, dead_ms, dead_limit, backlog_limit)
 join delivery_destinations d on d.organization_id = x.organization_id
 left join destination_health h on h.destination_id = d.id
 cross join lateral (select count(*)::int as n from (
   select 1 from delivery_queue q
-  where q.destination_id = d.id and q.status in ('failed', 'completed') and q.status = 'failed'
+  where d.id % $6 = $5 and q.destination_id = d.id and q.status in ('failed', 'completed') and q.status = 'failed'
     and q.updated_at >= now() - x.dead_ms * interval '1 millisecond' and coalesce(q.payload->>'type', '') not like 'deliveryd.alert.%'
   limit x.dead_limit) q) dead
 cross join lateral (select count(*)::int as n from (
   select 1 from delivery_queue q
-  where q.destination_id = d.id and q.status in ('pending', 'processing') and coalesce(q.next_retry_at, q.scheduled_at) <= now()
+  where d.id % $6 = $5 and q.destination_id = d.id and q.status in ('pending', 'processing') and coalesce(q.next_retry_at, q.scheduled_at) <= now()
   limit x.backlog_limit) q) waiting
 cross join lateral (
   select extract(epoch from now() - min(q.due)) as seconds from generate_series(0, 10) p
@@ -95,8 +99,9 @@ cross join lateral (
   where waiting.n > 0) oldest
 order by d.id`
 
-// AlertFigures returns the figures of all destinations of some organizations.
-func (s *Store) AlertFigures(ctx context.Context, scopes []AlertScope) (figures []AlertFigures, err error) {
+// AlertFigures returns the figures of all destinations of some organizations, with
+// counts at one in parts of them: those of that part, from 0 on.
+func (s *Store) AlertFigures(ctx context.Context, scopes []AlertScope, part, parts int) (figures []AlertFigures, err error) {
 	ctx, cancel := s.deadline(ctx)
 	defer cancel()
 	n := len(scopes)
@@ -107,7 +112,7 @@ func (s *Store) AlertFigures(ctx context.Context, scopes []AlertScope) (figures 
 	err = s.scan(ctx, s.relaxed, func(rows pgx.Rows) (err error) {
 		figures, err = pgx.CollectRows(rows, pgx.RowToStructByPos[AlertFigures])
 		return err
-	}, alertFiguresSQL, organization, window, dead, backlog)
+	}, alertFiguresSQL, organization, window, dead, backlog, part, parts)
 	return figures, wrap("reading the figures of alerts", err)
 }
 
