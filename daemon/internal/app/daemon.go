@@ -305,7 +305,7 @@ func (d *daemon) startEngine(ctx context.Context) error {
 	group.Go(func() { checker.Run(background) })
 	group.Go(func() { d.artifacts.Run(background) })
 	alerts := alertwatch.New(alertwatch.Options{
-		Daemon: d.id, Store: d.store, Settings: d.alertSettings, Send: d.sendAlert, Logger: d.log.Logger,
+		Daemon: d.id, Store: d.store, Settings: d.alertSettings, Send: d.sendAlert, Counted: countAlerts(d.registry), Logger: d.log.Logger,
 	})
 	group.Go(func() { alerts.Run(background) })
 	if d.cfg.Queue.Wake == config.WakeNotify {

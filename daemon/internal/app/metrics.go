@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/deliveryd/deliveryd/daemon/internal/alert"
 	"github.com/deliveryd/deliveryd/daemon/internal/destination"
 	"github.com/deliveryd/deliveryd/daemon/internal/engine"
 	"github.com/deliveryd/deliveryd/daemon/internal/pluginhost"
@@ -88,13 +89,26 @@ func (o *observer) Breaker(d *destination.Destination, _, to, _ string) {
 	o.breakers.WithLabelValues(d.Type, to).Inc()
 }
 
+// countAlerts shows how many alerts are open.
+func countAlerts(registry prometheus.Registerer) func(open map[string]int) {
+	gauge := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Namespace: telemetry.Namespace, Name: "alerts", Help: "Alerts that are open or acknowledged, by severity, at the daemon that looks for them; 0 at the others.",
+	}, []string{"severity"})
+	registry.MustRegister(gauge)
+	return func(open map[string]int) {
+		for _, severity := range []alert.Severity{alert.Warning, alert.High, alert.Critical} {
+			gauge.WithLabelValues(string(severity)).Set(float64(open[string(severity)]))
+		}
+	}
+}
+
 // collector asks engine and plugin host how they are at each scrape.
 type collector struct {
 	state      func(context.Context) (engine.State, error)
 	transports func() []pluginhost.Status
 
-	lanes, blocked, inFlight, buffered, unrecorded, lease *prometheus.Desc
-	pluginUp, pluginRestarts, pluginMemory, pluginItems   *prometheus.Desc
+	lanes, health, held, blocked, inFlight, late, buffered, unrecorded, lease *prometheus.Desc
+	pluginUp, pluginRestarts, pluginMemory, pluginItems                       *prometheus.Desc
 }
 
 // scrapeTimeout bounds the wait for the engine's loop, which answers between two
@@ -108,8 +122,11 @@ func newCollector(state func(context.Context) (engine.State, error), transports 
 	return &collector{
 		state: state, transports: transports,
 		lanes:          desc("lanes", "Lanes that this daemon owns, by the state of their circuit breaker.", "circuit_breaker"),
+		health:         desc("lanes_health", "Lanes that this daemon owns, by the health of their destination.", "status"),
+		held:           desc("lanes_held", "Lanes that this daemon owns and that send nothing until somebody changes something."),
 		blocked:        desc("lanes_blocked", "Lanes that this daemon owns and that may not send now."),
 		inFlight:       desc("in_flight", "Attempts being made."),
+		late:           desc("in_flight_late", "Attempts that have been at work for over a second."),
 		buffered:       desc("buffered", "Rows read ahead."),
 		unrecorded:     desc("unrecorded", "Results that wait to be recorded."),
 		lease:          desc("lease_seconds", "Time that is left of this daemon's lease; 0 or less means that it may not dispatch."),
@@ -123,7 +140,7 @@ func newCollector(state func(context.Context) (engine.State, error), transports 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		c.lanes, c.blocked, c.inFlight, c.buffered, c.unrecorded, c.lease,
+		c.lanes, c.health, c.held, c.blocked, c.inFlight, c.late, c.buffered, c.unrecorded, c.lease,
 		c.pluginUp, c.pluginRestarts, c.pluginMemory, c.pluginItems,
 	} {
 		out <- d
@@ -153,20 +170,30 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		return
 	}
 	gauge(c.inFlight, float64(state.InFlight))
+	gauge(c.late, float64(state.Late))
 	gauge(c.buffered, float64(state.Buffered))
 	gauge(c.unrecorded, float64(state.Unrecorded))
 	gauge(c.lease, time.Until(state.LeaseUntil).Seconds())
-	blocked := 0
+	blocked, held := 0, 0
 	lanes := map[string]int{"closed": 0, "open": 0, "half-open": 0}
+	statuses := map[string]int{"healthy": 0, "degraded": 0, "unhealthy": 0, "disabled": 0}
 	for _, l := range state.Lanes {
 		if l.Blocked != "" {
 			blocked++
 		}
+		if l.Held {
+			held++
+		}
 		if l.Breaker != "" {
 			lanes[l.Breaker]++
+			statuses[l.Health]++
 		}
 	}
 	gauge(c.blocked, float64(blocked))
+	gauge(c.held, float64(held))
+	for status, n := range statuses {
+		gauge(c.health, float64(n), status)
+	}
 	for breaker, n := range lanes {
 		gauge(c.lanes, float64(n), breaker)
 	}

@@ -55,8 +55,8 @@ func TestCollector(t *testing.T) {
 		}
 	}
 	state := func(context.Context) (engine.State, error) {
-		return engine.State{InFlight: 4, Buffered: 5, Unrecorded: 6, Lanes: []engine.LaneState{
-			{Breaker: "closed"}, {Breaker: "open", Blocked: "circuit breaker open"}, {Blocked: "being loaded"},
+		return engine.State{InFlight: 4, Late: 1, Buffered: 5, Unrecorded: 6, Lanes: []engine.LaneState{
+			{Breaker: "closed", Health: "healthy"}, {Breaker: "open", Health: "unhealthy", Held: true, Blocked: "circuit breaker open"}, {Blocked: "being loaded"},
 		}}, nil
 	}
 	registry := prometheus.NewPedanticRegistry()
@@ -65,6 +65,9 @@ func TestCollector(t *testing.T) {
 # HELP deliveryd_in_flight Attempts being made.
 # TYPE deliveryd_in_flight gauge
 deliveryd_in_flight 4
+# HELP deliveryd_in_flight_late Attempts that have been at work for over a second.
+# TYPE deliveryd_in_flight_late gauge
+deliveryd_in_flight_late 1
 # HELP deliveryd_lanes Lanes that this daemon owns, by the state of their circuit breaker.
 # TYPE deliveryd_lanes gauge
 deliveryd_lanes{circuit_breaker="closed"} 1
@@ -73,13 +76,40 @@ deliveryd_lanes{circuit_breaker="open"} 1
 # HELP deliveryd_lanes_blocked Lanes that this daemon owns and that may not send now.
 # TYPE deliveryd_lanes_blocked gauge
 deliveryd_lanes_blocked 2
+# HELP deliveryd_lanes_health Lanes that this daemon owns, by the health of their destination.
+# TYPE deliveryd_lanes_health gauge
+deliveryd_lanes_health{status="degraded"} 0
+deliveryd_lanes_health{status="disabled"} 0
+deliveryd_lanes_health{status="healthy"} 1
+deliveryd_lanes_health{status="unhealthy"} 1
+# HELP deliveryd_lanes_held Lanes that this daemon owns and that send nothing until somebody changes something.
+# TYPE deliveryd_lanes_held gauge
+deliveryd_lanes_held 1
 # HELP deliveryd_plugin_ready 1 if the plugin of a transport is ready.
 # TYPE deliveryd_plugin_ready gauge
 deliveryd_plugin_ready{transport="broken",version=""} 0
 deliveryd_plugin_ready{transport="webhook",version="1.0.0"} 1
 `
-	err := testutil.GatherAndCompare(registry, strings.NewReader(want), "deliveryd_in_flight", "deliveryd_lanes", "deliveryd_lanes_blocked", "deliveryd_plugin_ready")
+	err := testutil.GatherAndCompare(registry, strings.NewReader(want), "deliveryd_in_flight", "deliveryd_in_flight_late", "deliveryd_lanes", "deliveryd_lanes_blocked", "deliveryd_lanes_health", "deliveryd_lanes_held", "deliveryd_plugin_ready")
 	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOpenAlertsAreCounted(t *testing.T) {
+	t.Parallel()
+	registry := prometheus.NewPedanticRegistry()
+	count := countAlerts(registry)
+	count(map[string]int{"high": 2, "critical": 1})
+	count(map[string]int{"high": 1})
+	want := `
+# HELP deliveryd_alerts Alerts that are open or acknowledged, by severity, at the daemon that looks for them; 0 at the others.
+# TYPE deliveryd_alerts gauge
+deliveryd_alerts{severity="critical"} 0
+deliveryd_alerts{severity="high"} 1
+deliveryd_alerts{severity="warning"} 0
+`
+	if err := testutil.GatherAndCompare(registry, strings.NewReader(want)); err != nil {
 		t.Error(err)
 	}
 }

@@ -15,6 +15,7 @@ type LaneState struct {
 	InFlight       int
 	Breaker        string // closed, open, half-open; empty: not loaded
 	BreakerUntil   time.Time
+	Health         string // healthy, degraded, unhealthy, disabled; empty: not loaded
 	Held           bool
 	Blocked        string // why nothing is sent now; empty: nothing in the way
 	OrganizationID string
@@ -24,6 +25,7 @@ type LaneState struct {
 // State is what operators see of the engine.
 type State struct {
 	InFlight   int
+	Late       int // of those in flight: at work for over a second
 	Buffered   int
 	Unrecorded int
 	LeaseUntil time.Time
@@ -53,6 +55,11 @@ func (e *Engine) State(ctx context.Context) (State, error) {
 
 func (e *Engine) state() State {
 	s := State{InFlight: len(e.inFlight), Buffered: e.buffered, Unrecorded: len(e.pending) + e.unrecorded, LeaseUntil: e.machine.Fence()}
+	for _, it := range e.inFlight {
+		if it.late {
+			s.Late++
+		}
+	}
 	for id, l := range e.lanes {
 		if !e.machine.Holds(id) {
 			continue
@@ -66,7 +73,8 @@ func (e *Engine) state() State {
 		}
 		if l.breaker != nil {
 			one.Breaker, one.BreakerUntil = l.breaker.State().String(), l.breaker.NextChange(e.now)
-			one.Held = l.breaker.Held() != breaker.NotHeld
+			one.Health = l.tracker.Status().String()
+			one.Held = l.breaker.Held() != breaker.NotHeld || l.refused != ""
 			if one.Blocked == "" && l.breaker.State() == breaker.Open {
 				one.Blocked = "the circuit breaker is open: " + l.breaker.Snapshot().Reason
 			}
