@@ -43,19 +43,19 @@ type AlertScope struct {
 
 // AlertFigures is what alerts about one destination are decided by.
 type AlertFigures struct {
-	DestinationID      int32
-	OrganizationID     string
-	Label              string
-	Disabled           bool // by the daemon
-	DisabledReason     string
-	Broken             bool
-	BrokenSeconds      float64
-	BreakerReason      string
-	Held               bool
-	HoldReason         string
-	Deliveries         int32
-	Failures           int32
-	AverageMillis      int32 // 0: nothing succeeded of late
+	DestinationID  int32
+	OrganizationID string
+	Label          string
+	Disabled       bool // by the daemon
+	DisabledReason string
+	Broken         bool
+	BrokenSeconds  float64
+	BreakerReason  string
+	Held           bool
+	HoldReason     string
+	Deliveries     int32
+	Failures       int32
+	AverageMillis  int32 // 0: nothing succeeded of late
 	// Counted: dead letters and what waits were looked at.
 	Counted            bool
 	DeadLetters        int32
