@@ -145,7 +145,7 @@ func startDaemon(ts *testscript.TestScript, w *world, name string, args []string
 			p.cmd.Env = append(p.cmd.Env, variable+"="+ts.Getenv(variable))
 		}
 	}
-	for _, variable := range []string{"ADDRESS", "NOTIFY_SOCKET", "TOPIC_URL", "MAIL_PORT", "MAIL_CA", "MAIL_USER", "MAIL_PASSWORD", "S3_URL", "SFTP_PORT", "SFTP_USER", "SFTP_HOST_KEY", "S3_A", "S3_B", "SFTP_C", "SFTP_D", "AGE_KEY"} {
+	for _, variable := range []string{"ADDRESS", "NOTIFY_SOCKET", "TOPIC_URL", "MAIL_PORT", "MAIL_CA", "MAIL_USER", "MAIL_PASSWORD", "S3_URL", "SFTP_PORT", "SFTP_USER", "SFTP_HOST_KEY", "S3_A", "S3_B", "SFTP_C", "SFTP_D", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} {
 		if value := ts.Getenv(variable); value != "" {
 			p.cmd.Env = append(p.cmd.Env, variable+"="+value)
 		}

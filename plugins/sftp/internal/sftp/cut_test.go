@@ -17,6 +17,7 @@ import (
 
 	"github.com/deliveryd/deliveryd/plugins/sftp/internal/peer"
 	"github.com/deliveryd/deliveryd/sdk/conformance"
+	"github.com/deliveryd/deliveryd/sdk/plugintest/gate"
 	"github.com/deliveryd/deliveryd/sdk/transport"
 )
 
@@ -135,6 +136,22 @@ func TestCutTransfersGoOn(t *testing.T) {
 	if len(files) != 1 || files["dlv_1-report.csv"] != string(content) {
 		t.Errorf("%d files; the content is right: %t", len(files), files["dlv_1-report.csv"] == string(content))
 	}
+}
+
+// A connection that is neither closed nor answered, as behind a firewall that has
+// forgotten it, is given up by keepalive, and not at the attempt's deadline.
+func TestASilentConnectionIsGivenUp(t *testing.T) {
+	t.Parallel()
+	s := startSSHD(t, "")
+	before, err := gate.New(net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Port)), 1<<20)
+	must(t, err)
+	t.Cleanup(before.Close)
+	c := s.config(t)
+	c.Port, c.Keepalive = before.Port, 200*time.Millisecond
+	c.KnownHosts = "[127.0.0.1]:" + strconv.Itoa(c.Port) + " " + s.read(t, "host_ed25519.pub")
+	content := random(8 << 20)
+	_, err = opened(t, c).Upload(t.Context(), artifact("dlv_1", content), bytes.NewReader(content))
+	wantClass(t, err, transport.ClassTransient, "sftp.cut")
 }
 
 // What is left of another program's file under the temporary name is found out.
