@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/service/s3"
-
 	"github.com/deliveryd/deliveryd/sdk/plugintest/versitygw"
 )
 
@@ -58,15 +56,11 @@ func newBucket(t *testing.T) string {
 func (f *fixture) remains(t *testing.T) (objects, uploads int) {
 	t.Helper()
 	name, _, _ := strings.Cut(strings.TrimPrefix(f.url, "s3://"), "?")
-	listed, err := gateway.Client().ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: &name})
+	objects, uploads, err := gateway.Remains(t.Context(), name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	begun, err := gateway.Client().ListMultipartUploads(t.Context(), &s3.ListMultipartUploadsInput{Bucket: &name})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(listed.Contents), len(begun.Uploads)
+	return objects, uploads
 }
 
 // TestInterruptedPartsAreSwept interrupts an upload of which parts are in the bucket.

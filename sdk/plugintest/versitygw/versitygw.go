@@ -238,6 +238,20 @@ func (s *Server) CreateBucket(ctx context.Context, name string, options ...func(
 	return err
 }
 
+// Remains counts the objects of a bucket, and the uploads in parts that have begun
+// and not ended.
+func (s *Server) Remains(ctx context.Context, bucket string) (objects, uploads int, err error) {
+	listed, err := s.Client().ListObjectsV2(ctx, &s3.ListObjectsV2Input{Bucket: &bucket})
+	if err != nil {
+		return 0, 0, err
+	}
+	begun, err := s.Client().ListMultipartUploads(ctx, &s3.ListMultipartUploadsInput{Bucket: &bucket})
+	if err != nil {
+		return 0, 0, err
+	}
+	return len(listed.Contents), len(begun.Uploads), nil
+}
+
 // CreateUser makes a user without any permission.
 func (s *Server) CreateUser(ctx context.Context, access, secret string) error {
 	out, err := exec.CommandContext(ctx, s.binary, "admin", "--access", AccessKey, "--secret", SecretKey, "--endpoint-url", s.URL,

@@ -152,15 +152,11 @@ func stored(t testing.TB, name, key string) ([]byte, *awss3.GetObjectOutput) {
 // remains counts objects and unfinished uploads of a bucket.
 func remains(t testing.TB, name string) (objects, uploads int) {
 	t.Helper()
-	listed, err := gateway.Client().ListObjectsV2(t.Context(), &awss3.ListObjectsV2Input{Bucket: &name})
+	objects, uploads, err := gateway.Remains(t.Context(), name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	begun, err := gateway.Client().ListMultipartUploads(t.Context(), &awss3.ListMultipartUploadsInput{Bucket: &name})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(listed.Contents), len(begun.Uploads)
+	return objects, uploads
 }
 
 func classOfError(err error) (transport.Class, string) {
