@@ -29,6 +29,7 @@ TESTFLAGS ?=
 FUZZTIME  ?= 30s
 BENCHFLAGS ?=
 ROUNDS    ?= 50
+WAYS      ?= notify poll pooler
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test lint generate check-generated bench chaos fuzz deps server-deps clean build/pgrun build/tools/versitygw
@@ -80,8 +81,10 @@ bench: server-deps build ## rate, CPU by process, latency, beside a peer (BENCHF
 	go build -o build/deliverybench ./daemon/cmd/deliverybench
 	build/deliverybench $(BENCHFLAGS)
 
-chaos: deps build/pgrun build/tools/versitygw ## the fault tests (TestFault...), ROUNDS times as often as in "make test"
-	DELIVERYD_FAULT_ROUNDS=$(ROUNDS) build/pgrun go test -race -count=1 -timeout 60m -run '^TestFault' $(TESTFLAGS) $(PKG)
+chaos: deps build/pgrun build/tools/versitygw ## the fault tests (TestFault...), ROUNDS times as often as in "make test", for each of WAYS
+	for way in $(WAYS); do \
+	  DELIVERYD_FAULT_WAY=$$way DELIVERYD_FAULT_ROUNDS=$(ROUNDS) build/pgrun go test -race -count=1 -timeout 60m -run '^TestFault' $(TESTFLAGS) $(PKG) || exit 1; \
+	done
 
 fuzz: ## every fuzz test for FUZZTIME each
 	.ci/fuzz $(FUZZTIME)

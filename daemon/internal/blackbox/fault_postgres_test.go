@@ -16,7 +16,7 @@ func TestFaultKillPostgres(t *testing.T) {
 	t.Parallel()
 	// Its own words about being killed are hundreds of lines.
 	cluster := pgtest.Cluster(t, func(o *pglocal.Options) { o.Logger = nil })
-	f := newFleet(t, settings{database: pgtest.Migrated(t, cluster, "deliveryd")})
+	f := newFleet(t, settings{database: pgtest.Migrated(t, cluster, "deliveryd"), tcp: cluster.TCPURL("deliveryd")})
 	live := []*daemon{f.start(), f.start()}
 	load := f.startLoad(false, live...)
 	var outages []outage

@@ -32,6 +32,9 @@ const (
 type settings struct {
 	// database is the URL that the daemons get. Defaults to a database of the test's own.
 	database string
+	// tcp is the URL by which a pooler reaches that database. Defaults to that of the
+	// test's own one, otherwise there can be no pooler.
+	tcp string
 	// direct is the URL by which the test looks, and producers insert. Defaults to database.
 	direct string
 	// destinations is their number. Defaults to 32.
@@ -71,9 +74,11 @@ type fleet struct {
 func newFleet(t *testing.T, s settings, labels ...string) *fleet {
 	t.Helper()
 	if s.database == "" {
-		s.database = pgtest.New(t).URL
+		db := pgtest.New(t)
+		s.database, s.tcp = db.URL, db.TCPURL
 	}
 	s.direct = or(s.direct, s.database)
+	s.goTheWay(t)
 	// So many that no daemon of three is left without a lane by chance: 3 * (2/3)^32, 1 in 100,000.
 	s.destinations, s.concurrency = or(s.destinations, 32), or(s.concurrency, 4)
 	s.wake, s.work = or(s.wake, "notify"), or(s.work, 5*time.Millisecond)
@@ -97,6 +102,22 @@ func newFleet(t *testing.T, s settings, labels ...string) *fleet {
 		t.Fatal(err)
 	}
 	return f
+}
+
+// goTheWay makes a fleet that says nothing of it wake up and reach its database as
+// the environment variable DELIVERYD_FAULT_WAY says: "notify", which is the default,
+// "poll", or "pooler", which is polling through PgBouncer in transaction mode.
+func (s *settings) goTheWay(t *testing.T) {
+	t.Helper()
+	switch way := os.Getenv("DELIVERYD_FAULT_WAY"); {
+	case way == "" || way == "notify" || s.wake != "":
+	case way == "poll" || way == "pooler" && s.tcp == "":
+		s.wake = "poll"
+	case way == "pooler":
+		s.wake, s.database = "poll", pgtest.PgBouncer(t, s.tcp)
+	default:
+		t.Fatalf("DELIVERYD_FAULT_WAY=%q, want notify, poll or pooler", way)
+	}
 }
 
 func or[T comparable](value, otherwise T) T {
