@@ -98,6 +98,23 @@ type attempt struct {
 	Status     int       `json:"status"`
 	DurationMS int64     `json:"duration_ms"`
 	Message    string    `json:"message"`
+	// Event and By say what somebody did with the delivery between two attempts.
+	Event string `json:"event"`
+	By    string `json:"by"`
+	// Late: the outcome came when somebody else had the row already, and did not count.
+	Late bool `json:"late"`
+}
+
+// row is an attempt or event as "deliveries show" prints it.
+func (a *attempt) row(number int) []string {
+	if a.Event != "" {
+		return []string{"  " + strconv.Itoa(number), when(&a.At), a.Event, "", "", "by " + a.By}
+	}
+	result := a.Class
+	if a.Late {
+		result += " (late)"
+	}
+	return []string{"  " + strconv.Itoa(number), when(&a.At), result, firstOf(a.Code, status(a.Status)), fmt.Sprintf("%d ms", a.DurationMS), a.Message}
 }
 
 // attempts reads the attempts of an item; what does not look like them is none.
@@ -143,8 +160,8 @@ func printDelivery(w io.Writer, d *api.Delivery) error {
 			continue
 		}
 		rows := make([][]string, len(list))
-		for j, a := range list {
-			rows[j] = []string{"  " + strconv.Itoa(j+1), when(&a.At), a.Class, firstOf(a.Code, status(a.Status)), fmt.Sprintf("%d ms", a.DurationMS), a.Message}
+		for j := range list {
+			rows[j] = list[j].row(j + 1)
 		}
 		if err := table(w, []string{"  #", "AT", "RESULT", "CODE", "TOOK", "MESSAGE"}, rows); err != nil {
 			return err

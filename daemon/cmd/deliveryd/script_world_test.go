@@ -235,7 +235,8 @@ type receiver struct {
 	arrived []string // "type data" of what had a valid signature
 	invalid int
 	hanging int
-	release chan struct{} // not nil: requests hang until it is closed
+	release chan struct{}  // not nil: requests hang until it is closed
+	status  map[string]int // what payloads of a type are answered, if not 204; these have not arrived
 }
 
 // receiverCommand starts and asks receivers:
@@ -243,6 +244,7 @@ type receiver struct {
 //	receiver start NAME [hang]       sets NAME_URL and NAME_SECRET; hang: answers nothing before release
 //	receiver hanging NAME COUNT      until so many requests hang
 //	receiver release NAME
+//	receiver answer NAME TYPE STATUS payloads of a type are answered with a status from now on
 //	receiver await NAME COUNT [TEXT] until so many (with TEXT in them) have arrived
 func receiverCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
@@ -253,7 +255,7 @@ func receiverCommand(ts *testscript.TestScript, neg bool, args []string) {
 	case "start":
 		secret, err := signature.GenerateSecret(24)
 		ts.Check(err)
-		r := &receiver{}
+		r := &receiver{status: map[string]int{}}
 		if len(args) > 2 && args[2] == "hang" {
 			r.release = make(chan struct{})
 		}
@@ -273,6 +275,13 @@ func receiverCommand(ts *testscript.TestScript, neg bool, args []string) {
 		})
 	case "release":
 		close(w.receivers[name].release)
+	case "answer":
+		status, err := strconv.Atoi(args[3])
+		ts.Check(err)
+		r := w.receivers[name]
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.status[args[2]] = status
 	case "await":
 		want, err := strconv.Atoi(args[2])
 		ts.Check(err)
@@ -316,8 +325,12 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		}
 	}
 	r.mu.Lock()
+	defer r.mu.Unlock()
+	if status := r.status[envelope.Type]; status >= http.StatusMultipleChoices {
+		w.WriteHeader(status)
+		return
+	}
 	r.arrived = append(r.arrived, envelope.Type+" "+string(envelope.Data))
-	r.mu.Unlock()
 	w.WriteHeader(http.StatusNoContent)
 }
 
