@@ -16,6 +16,10 @@ import (
 // shorter one would blot out words that have nothing to do with it.
 const MinRedactSize = 4
 
+// LongSize is the length of secrets that nobody guesses by trying; see
+// [Redactor.LongText].
+const LongSize = 16
+
 // minLineSize is the length from which a single line of a secret of many
 // lines, such as a PEM key, is a secret of its own: logs are cut at newlines.
 const minLineSize = 16
@@ -44,13 +48,16 @@ type Redactor struct {
 // bucket holds the forms that begin with the same 4 bytes. Thousands may: all
 // webhook secrets begin with "whsec_".
 type bucket struct {
-	uses map[string]int // by form: how many secrets have it
+	uses map[string]uses // by form
 	// sorted are the forms; nil where they have changed since somebody looked:
 	// sorting at each change would make opening n destinations cost n² log n.
 	sorted []string
 	// shorter is the index of the longest other form that a form begins with, or -1.
 	shorter []int32
 }
+
+// uses counts the secrets that have a form, and of these the long ones.
+type uses struct{ all, long int32 }
 
 // link makes sorted and shorter. In sorted order, the forms that one begins with
 // are those on a stack of what began so before it.
@@ -70,21 +77,22 @@ func (b *bucket) link() {
 	}
 }
 
-// match returns the length of the longest form that text begins with, or 0.
-// Whatever sorts between a form that text begins with and text itself begins
+// match returns the length of the longest form, of long secrets only or of all, that
+// text begins with, or 0. Whatever sorts between a form that text begins with and text itself begins
 // with that form too: so it is the last form that sorts before text, or one
 // that this one begins with.
-func (b *bucket) match(text string) int {
+func (b *bucket) match(text string, long bool) int {
 	if b.sorted == nil {
 		b.link()
 	}
 	i, found := slices.BinarySearch(b.sorted, text)
-	if found {
-		return len(text)
+	if !found {
+		i--
 	}
-	for i--; i >= 0; i = int(b.shorter[i]) {
-		if strings.HasPrefix(text, b.sorted[i]) {
-			return len(b.sorted[i])
+	for ; i >= 0; i = int(b.shorter[i]) {
+		form := b.sorted[i]
+		if strings.HasPrefix(text, form) && (!long || b.uses[form].long > 0) {
+			return len(form)
 		}
 	}
 	return 0
@@ -104,58 +112,72 @@ func (r *Redactor) Add(secrets ...string) (forget func(), all bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	all = true
-	var known []string
+	var known []addition
 	for _, text := range secrets {
-		list := forms(text[:min(len(text), maxRedactSize)])
-		if !r.room(list) {
+		added := addition{forms(text[:min(len(text), maxRedactSize)]), uses{all: 1}}
+		if len(text) >= LongSize {
+			added.uses.long = 1
+		}
+		if !r.room(added.forms) {
 			all = false
 			continue
 		}
-		for _, form := range list {
-			r.add(form)
+		for _, form := range added.forms {
+			r.change(form, added.uses)
 		}
-		known = append(known, list...)
+		known = append(known, added)
 	}
 	return sync.OnceFunc(func() { r.forget(known) }), all
+}
+
+// addition is what a secret has added.
+type addition struct {
+	forms []string
+	uses  uses
 }
 
 // room reports whether forms may be added.
 func (r *Redactor) room(forms []string) bool {
 	fresh := 0
 	for _, form := range forms {
-		if b := r.buckets[headOf(form)]; b == nil || b.uses[form] == 0 {
+		if b := r.buckets[headOf(form)]; b == nil || b.uses[form].all == 0 {
 			fresh += len(form)
 		}
 	}
 	return r.bytes+fresh <= r.most
 }
 
-func (r *Redactor) add(form string) {
-	b := r.buckets[headOf(form)]
+// change adds to the uses of a form, or takes from them.
+func (r *Redactor) change(form string, by uses) {
+	head := headOf(form)
+	b := r.buckets[head]
 	if b == nil {
-		b = &bucket{uses: map[string]int{}}
-		r.buckets[headOf(form)] = b
+		b = &bucket{uses: map[string]uses{}}
+		r.buckets[head] = b
 	}
-	b.uses[form]++
-	if b.uses[form] == 1 {
+	before := b.uses[form]
+	now := uses{before.all + by.all, before.long + by.long}
+	b.uses[form] = now
+	switch {
+	case before.all == 0:
 		b.sorted = nil
 		r.bytes += len(form)
-	}
-}
-
-func (r *Redactor) forget(forms []string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, form := range forms {
-		b := r.buckets[headOf(form)]
-		if b.uses[form]--; b.uses[form] > 0 {
-			continue
-		}
+	case now.all == 0:
 		delete(b.uses, form)
 		b.sorted = nil
 		r.bytes -= len(form)
-		if len(b.uses) == 0 {
-			delete(r.buckets, headOf(form))
+	}
+	if len(b.uses) == 0 {
+		delete(r.buckets, head)
+	}
+}
+
+func (r *Redactor) forget(known []addition) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, added := range known {
+		for _, form := range added.forms {
+			r.change(form, uses{-added.uses.all, -added.uses.long})
 		}
 	}
 }
@@ -165,7 +187,14 @@ func headOf(form string) [MinRedactSize]byte {
 }
 
 // Text returns text with every known secret replaced by "***".
-func (r *Redactor) Text(text string) string {
+func (r *Redactor) Text(text string) string { return r.text(text, false) }
+
+// LongText is Text for secrets of [LongSize] and more only. It is for what a caller
+// may be shown: who can make a text quote him would learn from it which of his
+// guesses is a secret of somebody else.
+func (r *Redactor) LongText(text string) string { return r.text(text, true) }
+
+func (r *Redactor) text(text string, long bool) string {
 	if r == nil || len(text) < MinRedactSize {
 		return text
 	}
@@ -174,7 +203,7 @@ func (r *Redactor) Text(text string) string {
 	var out strings.Builder
 	kept := 0
 	for i := 0; i+MinRedactSize <= len(text); {
-		n := r.match(text[i:])
+		n := r.match(text[i:], long)
 		if n == 0 {
 			i++
 			continue
@@ -242,7 +271,7 @@ func (r *Redactor) Mask(text []byte) []byte {
 	defer r.mu.Unlock()
 	source := string(text)
 	for i := 0; i+MinRedactSize <= len(source); {
-		n := r.match(source[i:])
+		n := r.match(source[i:], false)
 		if n == 0 {
 			i++
 			continue
@@ -258,12 +287,12 @@ func (r *Redactor) Mask(text []byte) []byte {
 }
 
 // match returns the length of the longest form that text begins with, or 0.
-func (r *Redactor) match(text string) int {
+func (r *Redactor) match(text string, long bool) int {
 	b := r.buckets[headOf(text)]
 	if b == nil {
 		return 0
 	}
-	return b.match(text)
+	return b.match(text, long)
 }
 
 // forms returns the ways in which a secret may be written, those that are long

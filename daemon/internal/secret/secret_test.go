@@ -123,11 +123,11 @@ func TestRedactorFindsEveryForm(t *testing.T) {
 // The longest match, against the obvious way to find it.
 func TestRedactorFindsTheLongest(t *testing.T) {
 	t.Parallel()
-	alphabet := rapid.StringMatching(`[abc]{4,9}`)
+	alphabet := rapid.OneOf(rapid.StringMatching(`[abc]{4,9}`), rapid.StringMatching(`[ab]{14,18}`))
 	rapid.Check(t, func(t *rapid.T) {
 		secrets := rapid.SliceOfN(alphabet, 1, 30).Draw(t, "secrets")
 		split := rapid.IntRange(0, len(secrets)).Draw(t, "split")
-		text := rapid.StringMatching(`[abc]{4,20}`).Draw(t, "text")
+		text := rapid.OneOf(rapid.StringMatching(`[abc]{4,20}`), rapid.SampledFrom(secrets)).Draw(t, "text")
 		redactor := NewRedactor(secrets[:split]...)
 		forget, _ := redactor.Add(secrets[split:]...)
 		if rapid.Bool().Draw(t, "looked") {
@@ -138,16 +138,18 @@ func TestRedactorFindsTheLongest(t *testing.T) {
 			forget() // once is enough, twice is no harm
 			secrets = secrets[:split]
 		}
-		want := 0
-		for _, one := range secrets {
-			for _, form := range forms(one) {
-				if strings.HasPrefix(text, form) {
-					want = max(want, len(form))
+		for _, long := range []bool{false, true} {
+			want := 0
+			for _, one := range secrets {
+				for _, form := range forms(one) {
+					if strings.HasPrefix(text, form) && (!long || len(one) >= LongSize) {
+						want = max(want, len(form))
+					}
 				}
 			}
-		}
-		if got := redactor.match(text); got != want {
-			t.Fatalf("match(%q) = %d, want %d", text, got, want)
+			if got := redactor.match(text, long); got != want {
+				t.Fatalf("match(%q, long %v) = %d, want %d", text, long, got, want)
+			}
 		}
 	})
 }

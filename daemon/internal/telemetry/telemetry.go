@@ -9,7 +9,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -33,9 +32,6 @@ const (
 	FormatJSON Format = "json"
 )
 
-// minShownSize is the length of secrets that nobody guesses by trying, bytes.
-const minShownSize = 16
-
 // Options says where the log goes and what it shows.
 type Options struct {
 	// Output receives one Write per line. Defaults to os.Stderr.
@@ -52,8 +48,7 @@ type Log struct {
 	*slog.Logger
 	level  slog.LevelVar
 	known  *secret.Redactor
-	long   *secret.Redactor // of known, those from minShownSize on
-	full   atomic.Bool      // not all secrets found room
+	full   atomic.Bool // not all secrets found room in known
 	output io.Writer
 }
 
@@ -62,7 +57,7 @@ func NewLog(o Options) *Log {
 	if o.Output == nil {
 		o.Output = os.Stderr
 	}
-	log := &Log{output: o.Output, known: secret.NewRedactor(), long: secret.NewRedactor()}
+	log := &Log{output: o.Output, known: secret.NewRedactor()}
 	log.level.Set(o.Level)
 	options := &slog.HandlerOptions{Level: &log.level, ReplaceAttr: attr(isTerminal(o.Output))}
 	// slog's handlers write each record with a single call, so redacting what is
@@ -81,13 +76,11 @@ func (l *Log) SetLevel(level slog.Level) { l.level.Set(level) }
 
 // Know makes the log replace secrets until forget is called.
 func (l *Log) Know(secrets ...string) (forget func()) {
-	forgetKnown, all := l.known.Add(secrets...)
-	long := slices.DeleteFunc(slices.Clone(secrets), func(one string) bool { return len(one) < minShownSize })
-	forgetLong, allLong := l.long.Add(long...)
-	if (!all || !allLong) && l.full.CompareAndSwap(false, true) {
+	forget, all := l.known.Add(secrets...)
+	if !all && l.full.CompareAndSwap(false, true) {
 		l.Warn("the secrets in use are more than the log has room for: the latest are not replaced in it")
 	}
-	return func() { forgetKnown(); forgetLong() }
+	return forget
 }
 
 // ParseLevel reads trace, debug, info, warn or error.
@@ -171,6 +164,5 @@ func (r *redacting) Write(line []byte) (int, error) {
 func (l *Log) Redact(text string) string { return l.known.Text(text) }
 
 // RedactShown replaces the secrets in a text that a caller may be shown, but for
-// short ones: a caller who can make an error quote him would learn from it which
-// of his guesses is a secret of somebody else.
-func (l *Log) RedactShown(text string) string { return l.long.Text(text) }
+// short ones; see [secret.Redactor.LongText].
+func (l *Log) RedactShown(text string) string { return l.known.LongText(text) }
