@@ -23,6 +23,18 @@ func guard(t testing.TB, p egress.Policy, options ...egress.Option) *egress.Guar
 	return g
 }
 
+// listening is the port of a listener on loopback.
+func listening(t *testing.T) (port string) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	_, port, _ = net.SplitHostPort(listener.Addr().String())
+	return port
+}
+
 // Each address with a word of the reason; an empty reason means that it may be dialled.
 func addresses() map[string]string {
 	return map[string]string{
@@ -138,12 +150,7 @@ func TestAllowLists(t *testing.T) {
 // connect time, and reach it once the operator allows them.
 func TestDialRefusesHostForms(t *testing.T) {
 	t.Parallel()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = listener.Close() })
-	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	port := listening(t)
 	for _, host := range []string{"127.0.0.1", "localhost", "LOCALHOST", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "0.0.0.0", "[::]", "[::1]"} {
 		_, err := guard(t, egress.Policy{}).DialContext(t.Context(), "tcp", host+":"+port)
 		var blocked *egress.BlockedError

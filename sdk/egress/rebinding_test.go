@@ -13,12 +13,7 @@ import (
 
 func TestRebindingIsRefusedAtConnectTime(t *testing.T) {
 	t.Parallel()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = listener.Close() })
-	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	port := listening(t)
 	public := netip.MustParseAddr("93.184.215.14")
 	var asked atomic.Int32
 	resolver := nameserver.Resolver(t, func(string) netip.Addr {
@@ -49,12 +44,7 @@ func TestRebindingIsRefusedAtConnectTime(t *testing.T) {
 // and resolves, and the operator may write them either way.
 func TestInternationalNames(t *testing.T) {
 	t.Parallel()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = listener.Close() })
-	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	port := listening(t)
 	resolver := nameserver.Resolver(t, func(name string) netip.Addr {
 		if name == "xn--bcher-kva.example" {
 			return netip.MustParseAddr("127.0.0.1")

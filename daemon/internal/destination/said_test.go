@@ -17,17 +17,25 @@ func (f *fixture) knowing() *secret.Redactor {
 	return known
 }
 
-// TestSecretsAreKnownWhileTheyAreInUse: whoever created a destination, the log
-// knows its secrets for as long as a plugin has them.
-func TestSecretsAreKnownWhileTheyAreInUse(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t)
-	known := f.knowing()
-	d := f.create(t, "billing", `{"url":"https://x.example","auth":{"token":"tok-123456"}}`)
+// secretive is a fixture with a destination that has the token tok-123456 and a
+// signing secret, whose value it returns.
+func secretive(t *testing.T) (f *fixture, known *secret.Redactor, d *Destination, value string) {
+	t.Helper()
+	f = newFixture(t)
+	known = f.knowing()
+	d = f.create(t, "billing", `{"url":"https://x.example","auth":{"token":"tok-123456"}}`)
 	_, value, err := f.CreateSecret(t.Context(), "acme", "billing", NewSecret{}, admin)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return f, known, d, value
+}
+
+// TestSecretsAreKnownWhileTheyAreInUse: whoever created a destination, the log
+// knows its secrets for as long as a plugin has them.
+func TestSecretsAreKnownWhileTheyAreInUse(t *testing.T) {
+	t.Parallel()
+	f, known, d, value := secretive(t)
 	line := "tok-123456 " + value
 	if got := known.Text(line); got != line {
 		t.Errorf("known before anything is open: %q", got)
@@ -50,13 +58,7 @@ func TestSecretsAreKnownWhileTheyAreInUse(t *testing.T) {
 // callers, and it may quote what it was given.
 func TestPluginsCannotQuoteSecrets(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t)
-	known := f.knowing()
-	d := f.create(t, "billing", `{"url":"https://x.example","auth":{"token":"tok-123456"}}`)
-	_, value, err := f.CreateSecret(t.Context(), "acme", "billing", NewSecret{}, admin)
-	if err != nil {
-		t.Fatal(err)
-	}
+	f, known, d, value := secretive(t)
 	f.plugins.set(func() { f.plugins.failed = "http with tok-123456 and " + value })
 	answer, err := f.Test(t.Context(), "acme", "billing", false, By{})
 	if err != nil {
