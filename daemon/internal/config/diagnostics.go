@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"fmt"
@@ -113,11 +114,12 @@ func (d diagnosticsError) Error() string {
 func (d Diagnostics) WriteText(w io.Writer, width uint, color bool) error {
 	for _, one := range d {
 		files := map[string]*hcl.File{}
-		if one.file != nil && one.hcl.Subject != nil {
-			files[one.hcl.Subject.Filename] = one.file
+		found := one.hcl
+		if one.file != nil {
+			found, files[found.Subject.Filename] = one.excerpt()
 		}
 		var text strings.Builder
-		if err := hcl.NewDiagnosticTextWriter(&text, files, width, color).WriteDiagnostic(one.hcl); err != nil {
+		if err := hcl.NewDiagnosticTextWriter(&text, files, width, color).WriteDiagnostic(found); err != nil {
 			return fmt.Errorf("writing a diagnostic: %w", err)
 		}
 		if _, err := io.WriteString(w, one.underlined(text.String(), color)); err != nil {
@@ -125,6 +127,41 @@ func (d Diagnostics) WriteText(w io.Writer, width uint, color bool) error {
 		}
 	}
 	return nil
+}
+
+// excerpt returns the finding with a file that has nothing but newlines before the
+// lines that are shown: HCL looks at every character up to them, for each finding,
+// which took 0.1 s of a file of ten thousand destinations.
+func (d *Diagnostic) excerpt() (*hcl.Diagnostic, *hcl.File) {
+	shown := *d.hcl.Subject
+	if d.hcl.Context != nil {
+		shown = hcl.RangeOver(shown, *d.hcl.Context)
+	}
+	source := d.file.Bytes
+	if shown.Start.Line < 1 || shown.Start.Byte > shown.End.Byte || shown.End.Byte > len(source) {
+		return d.hcl, d.file // HCL's ranges of broken files are not always ranges
+	}
+	first := bytes.LastIndexByte(source[:shown.Start.Byte], '\n') + 1
+	last := len(source)
+	if n := bytes.IndexByte(source[shown.End.Byte:], '\n'); n >= 0 {
+		last = shown.End.Byte + n + 1
+	}
+	before := shown.Start.Line - 1
+	moved := *d.hcl
+	moved.Subject = shifted(moved.Subject, before-first)
+	if moved.Context != nil {
+		moved.Context = shifted(moved.Context, before-first)
+	}
+	nav, _ := d.file.Nav.(navigation)
+	nav.moved = first - before
+	return &moved, &hcl.File{Bytes: append(bytes.Repeat([]byte("\n"), before), source[first:last]...), Nav: nav}
+}
+
+func shifted(r *hcl.Range, by int) *hcl.Range {
+	moved := *r
+	moved.Start.Byte += by
+	moved.End.Byte += by
+	return &moved
 }
 
 // underlined puts carets below the first line of the snippet in HCL's text.

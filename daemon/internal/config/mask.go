@@ -107,7 +107,7 @@ func (l *loader) maskedFile(done map[string]*hcl.File, redactor *secret.Redactor
 	if original == nil {
 		return nil
 	}
-	file := &hcl.File{Nav: navigation{l.heads[name], l.known}, Bytes: redactor.Mask(original.Bytes)}
+	file := &hcl.File{Nav: navigation{heads: l.heads[name], known: l.known}, Bytes: redactor.Mask(original.Bytes)}
 	maskTokens(original.Bytes, file.Bytes, l.known)
 	if l.broken[name] {
 		maskLines(original.Bytes, file.Bytes, l.known)
@@ -134,11 +134,13 @@ func (l *loader) addHeads(file string, body *hclsyntax.Body) {
 type navigation struct {
 	heads []head
 	known knownNames
+	moved int // what an offset lacks to be one of the file
 }
 
 // ContextString returns the head of the top-level block around offset. Labels
 // that the block should not have are left out: they may be misplaced values.
 func (n navigation) ContextString(offset int) string {
+	offset += n.moved
 	i := slices.IndexFunc(n.heads, func(h head) bool { return h.start <= offset && offset < h.end })
 	if i < 0 {
 		return ""
