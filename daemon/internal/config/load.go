@@ -155,6 +155,7 @@ type loader struct {
 	// missing may be there.
 	incomplete bool
 	broken     map[string]bool // files that do not parse
+	inPieces   map[string]bool // files that do, piece by piece
 	syntax     hcl.Diagnostics
 
 	contexts map[string]*hcl.EvalContext // by directory of the file
@@ -187,7 +188,7 @@ func newLoader(options Options) *loader {
 		options.LookupEnv = os.LookupEnv
 	}
 	l := &loader{
-		options: options, broken: map[string]bool{}, files: map[string]*hcl.File{}, contexts: map[string]*hcl.EvalContext{},
+		options: options, broken: map[string]bool{}, inPieces: map[string]bool{}, files: map[string]*hcl.File{}, contexts: map[string]*hcl.EvalContext{},
 		locals: map[string]*local{}, declared: map[string]map[string]cty.Value{}, first: map[string]hcl.Range{}, opened: map[string]any{}, heads: map[string][]head{}, known: newKnownNames(),
 		sources: map[any]hcl.Range{}, variables: map[string]cty.Value{}, secrets: map[string]bool{}, public: map[string]bool{},
 		contents: map[string]string{},
@@ -230,7 +231,7 @@ func (l *loader) parseSource(source Source) []*hclsyntax.Body {
 	}
 	l.files[source.Name] = &hcl.File{Bytes: source.Bytes}
 	bodies, diags := parsePieces(source)
-	if diags.HasErrors() {
+	if l.inPieces[source.Name] = !diags.HasErrors(); diags.HasErrors() {
 		var file *hcl.File
 		file, diags = hclsyntax.ParseConfig(source.Bytes, source.Name, hcl.InitialPos)
 		body, _ := file.Body.(*hclsyntax.Body)
@@ -260,12 +261,7 @@ func parsePieces(source Source) ([]*hclsyntax.Body, hcl.Diagnostics) {
 	var all hcl.Diagnostics
 	start := hcl.InitialPos
 	for rest := source.Bytes; ; {
-		piece := rest
-		if len(rest) > pieceSize {
-			if end := bytes.Index(rest[pieceSize:], []byte("\n}\n")); end >= 0 {
-				piece = rest[:pieceSize+end+len("\n}\n")]
-			}
-		}
+		piece := nextPiece(rest)
 		file, diags := hclsyntax.ParseConfig(piece, source.Name, start)
 		all = append(all, diags...)
 		if body, ok := file.Body.(*hclsyntax.Body); ok {
@@ -277,6 +273,15 @@ func parsePieces(source Source) ([]*hclsyntax.Body, hcl.Diagnostics) {
 		start.Byte += len(piece)
 		start.Line += bytes.Count(piece, []byte("\n"))
 	}
+}
+
+func nextPiece(rest []byte) []byte {
+	if len(rest) > pieceSize {
+		if end := bytes.Index(rest[pieceSize:], []byte("\n}\n")); end >= 0 {
+			return rest[:pieceSize+end+len("\n}\n")]
+		}
+	}
+	return rest
 }
 
 // refuse notes a source that must not be parsed.

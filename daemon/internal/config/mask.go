@@ -108,7 +108,14 @@ func (l *loader) maskedFile(done map[string]*hcl.File, redactor *secret.Redactor
 		return nil
 	}
 	file := &hcl.File{Nav: navigation{heads: l.heads[name], known: l.known}, Bytes: redactor.Mask(original.Bytes)}
-	maskTokens(original.Bytes, file.Bytes, l.known)
+	for done := 0; done < len(original.Bytes); {
+		piece := original.Bytes[done:]
+		if l.inPieces[name] { // for the reason of parsePieces
+			piece = nextPiece(piece)
+		}
+		maskTokens(piece, file.Bytes[done:done+len(piece)], l.known)
+		done += len(piece)
+	}
 	if l.broken[name] {
 		maskLines(original.Bytes, file.Bytes, l.known)
 	}
