@@ -69,7 +69,7 @@ func TestCaretsStandBelowWhatIsWrong(t *testing.T) {
 func TestExcerptIsAsOfTheWholeFile(t *testing.T) {
 	t.Parallel()
 	const mistakes = "log {\n  level = \"wran\"\n}\ndestination \"acme\" {\n  type = \"x\"\n}\nqueue {\n  lease = [\n    1,\n  ]\n}\n"
-	print := func(before string) string {
+	printed := func(before string) string {
 		_, found := Parse([]Source{{"d.hcl", []byte(before + mistakes)}}, Options{})
 		var out strings.Builder
 		if err := found.WriteText(&out, 0, true); err != nil {
@@ -77,8 +77,8 @@ func TestExcerptIsAsOfTheWholeFile(t *testing.T) {
 		}
 		return out.String()
 	}
-	short := print(strings.Repeat("\n", 60))
-	long := print(strings.Repeat("# a line with ä and more\n", 30) + strings.Repeat("\n", 30))
+	short := printed(strings.Repeat("\n", 60))
+	long := printed(strings.Repeat("# a line with ä and more\n", 30) + strings.Repeat("\n", 30))
 	if short != long || !strings.Contains(short, "in log") || !strings.Contains(short, "line 62") {
 		t.Errorf("after empty lines:\n%s\nafter comments:\n%s", short, long)
 	}
