@@ -31,7 +31,7 @@ const (
 	kept = 8 << 20
 	// longestTurn bounds how long one request keeps others from being read, if it is not
 	// composed since its destination has no free slot.
-	longestTurn = time.Second
+	longestTurn = 250 * time.Millisecond
 	// window is what a request takes before it is read: gRPC receives this many
 	// bytes of each without asking. The SDK's default of 1 MiB is a whole
 	// attachment.
@@ -111,8 +111,9 @@ func (t *turn) close() {
 type reading struct {
 	grpc.ServerStream
 
-	turn *turn
-	ctx  context.Context
+	turn  *turn
+	ctx   context.Context
+	began bool
 }
 
 // Context carries the turn to Composed.
@@ -120,6 +121,10 @@ func (r *reading) Context() context.Context { return r.ctx }
 
 // RecvMsg reads the request. Its turn ends here if it is small.
 func (r *reading) RecvMsg(message any) error {
+	if r.began { // there is one request in a call: this can only find its end
+		return r.ServerStream.RecvMsg(message)
+	}
+	r.began = true
 	t := r.turn
 	select {
 	case t.in.turns <- struct{}{}:
