@@ -71,7 +71,9 @@ func testRotation(t *testing.T, wake string) {
 		seen.revoked(label)
 	}
 	answered := time.Now()
-	f.eventually("traffic beyond the bound", func() bool { return time.Since(answered) > revokedBound+revokedSteps*machine.worst() })
+	f.eventually("traffic beyond the bound", func() bool {
+		return time.Since(answered) > revokedBound+min(revokedSteps*machine.worst(), slack)
+	})
 	f.receiver.awaitMore(t, 100)
 	bound := revokedBound + revokedSteps*machine.stop()
 	load.stop()
