@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -167,6 +168,39 @@ func TestHangingDeliveryEndsAtItsDeadline(t *testing.T) {
 		t.Errorf("the hung process %d is still in use: %+v", first, next)
 	}
 	r.log.await(t, "SIGABRT") // its stacks are in the log
+}
+
+// TestHangingDestinationsAreNoHungProcess: calls that end without a result, many
+// at one moment, do not cost the others their process, which is answering.
+func TestHangingDestinationsAreNoHungProcess(t *testing.T) {
+	t.Parallel()
+	r := started(t, func(o *pluginhost.Options) { o.DeadlineGrace = 2 * time.Second }, "noop")
+	first := r.status(t, "noop").PID
+	deadline := timestamppb.New(time.Now().Add(50 * time.Millisecond))
+	var calls sync.WaitGroup
+	for range 2 * 3 { // twice as many as condemn a process
+		calls.Go(func() {
+			req := batch(knob{Do: "hang"})
+			req.Items[0].Deadline = deadline
+			var incomplete *pluginhost.IncompleteError
+			if _, err := r.deliver(t, "noop", req); !errors.As(err, &incomplete) || incomplete.PluginDied {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+	ended := make(chan struct{})
+	go func() { calls.Wait(); close(ended) }()
+	for serving := true; serving; {
+		r.mustDeliver(t, "noop", knob{})
+		select {
+		case <-ended:
+			serving = false
+		default:
+		}
+	}
+	if now := r.status(t, "noop"); now.PID != first || now.Restarts != 0 {
+		t.Errorf("process %d was replaced: %+v", first, now)
+	}
 }
 
 func TestDeadPluginGivesItsItemsBackAtOnce(t *testing.T) {

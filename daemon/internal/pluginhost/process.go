@@ -42,6 +42,7 @@ type process struct {
 	counters           *counters
 	condemned          chan string  // reasons to kill it; buffered
 	unanswered         atomic.Int32 // calls in a row cut at their deadline without any result
+	answered           atomic.Int64 // when the last result of any call came, ns since 1970
 	refusals           atomic.Pointer[refusals]
 	// opened is what complete has opened; only its caller uses it.
 	opened map[instanceKey]*transportv1.OpenRequest
