@@ -49,6 +49,7 @@ func TestAutoDisable(t *testing.T) {
 		t.Errorf("disabled after %d failures in a row and %d requests, want at least 10", got.Health.Failures, len(failed))
 	}
 	f.await("it to have failed for long enough", `select disabled_by = 'health' and disabled_at - $1 >= $2 from delivery_destinations`, failed[0].began, disableAfter)
+	f.await("the audit log to say so", `select count(*) = 1 from audit_log where actor = 'deliveryd' and action = 'destination.disable' and target = 'sick'`)
 	f.await("all to be kept", `select count(*) = 30 and bool_and(status = 'pending') from delivery_queue`)
 
 	peer.tell("sick", http.StatusNoContent)

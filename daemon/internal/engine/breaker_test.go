@@ -91,6 +91,32 @@ func TestResetForgetsFailuresAndHold(t *testing.T) {
 	})
 }
 
+// TestOneDeliveryDoesNotDisable: a delivery that fails again and again is one that
+// failed, and two more are three.
+func TestOneDeliveryDoesNotDisable(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	d := f.destination(destination.Settings{
+		Concurrency: 1, Retry: quick, Breaker: breaker.Settings{Failures: 1000, WindowRatio: 1},
+		AutoDisable: destination.AutoDisable{Failures: 3, After: setting.Duration(time.Millisecond)},
+	})
+	f.fail(transportv1.Failure_CLASS_TRANSIENT, "http.500")
+	f.start()
+	disabled := func() int {
+		f.dests.mu.Lock()
+		defer f.dests.mu.Unlock()
+		return len(f.dests.disabled)
+	}
+	f.insert(d, 1, "", "")
+	f.eventually("failed", `select status from delivery_queue`)
+	if n := f.attempts(); n < 4 || disabled() != 0 {
+		t.Fatalf("after %d attempts of one delivery it was disabled %d times", n, disabled())
+	}
+	f.insert(d, 2, "", "")
+	f.eventually("disabled", `select status from destination_health`)
+	f.eventually("3", `select metadata->'health'->>'failed_deliveries' from destination_health`)
+}
+
 // TestBreakerOpensOnceForAFleet: what a lane knows of its breaker goes with it to
 // its next owner, whether it is handed over or its owner stops.
 func TestBreakerOpensOnceForAFleet(t *testing.T) {

@@ -38,7 +38,7 @@ func (e *Engine) finish(it *item, r *transportv1.Result, pluginDied bool) {
 	}
 	e.settleLater(outcomeOf{it: it, secrets: r.GetUsedSecrets(), undelivered: &store.Undelivered{
 		ID: it.ID, Log: logKey(it), AttemptCount: it.AttemptCount, Attempt: encodeAttempt(log, failure.GetExcerpt()), Object: object(it),
-		Dead: d.Action == outcome.DeadLetter, Burn: burn(d), After: max(0, d.NextRetryAt.Sub(e.now)), Reason: d.Reason,
+		Dead: d.Action == outcome.DeadLetter, Burn: burn(d), After: after(d, e.now), Reason: d.Reason,
 		Resume: r.GetResume(),
 	}})
 }
@@ -123,6 +123,16 @@ func took(now time.Time, it *item, r *transportv1.Result) time.Duration {
 		return d
 	}
 	return max(0, longest)
+}
+
+// after is when the row is due again. A retry is always due later than it was, if
+// only by the least that is kept: see fold.
+func after(d outcome.Decision, now time.Time) time.Duration {
+	wait := max(0, d.NextRetryAt.Sub(now))
+	if d.Action == outcome.Retry {
+		return max(wait, time.Millisecond)
+	}
+	return wait
 }
 
 func burn(d outcome.Decision) int32 {
