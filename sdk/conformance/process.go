@@ -33,6 +33,9 @@ const outputTimeout = 30 * time.Second
 // maxCaptured bounds what is kept of a plugin's output.
 const maxCaptured = 8 << 20
 
+// hopBuffer is what the daemon writes to a plugin and reads from it at once.
+const hopBuffer = 128 << 10
+
 // Process is a running plugin, started as the daemon would start it but without
 // the daemon's patience: no go-plugin client stands between it and the test.
 type Process struct {
@@ -112,7 +115,9 @@ func (p *Process) connect(ctx context.Context) error {
 		return fmt.Errorf("handshake line %.200q: want 1|%d|unix|<socket>|grpc", line, transport.ProtocolVersion)
 	}
 	p.conn, err = grpc.NewClient("unix:"+fields[3], grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(transport.MaxMessageBytes), grpc.MaxCallSendMsgSize(transport.MaxMessageBytes)))
+		grpc.WithWriteBufferSize(hopBuffer), grpc.WithReadBufferSize(hopBuffer),
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(transport.Codec()),
+			grpc.MaxCallRecvMsgSize(transport.MaxMessageBytes), grpc.MaxCallSendMsgSize(transport.MaxMessageBytes)))
 	if err != nil {
 		return fmt.Errorf("connecting to the plugin: %w", err)
 	}

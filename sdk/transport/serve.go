@@ -133,6 +133,7 @@ func serverOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(MaxMessageBytes), grpc.MaxSendMsgSize(MaxMessageBytes),
 		grpc.InitialWindowSize(1 << 20), grpc.InitialConnWindowSize(4 << 20),
+		grpc.ReadBufferSize(128 << 10), // as the daemon writes: a chunk of an upload in two reads and not in eight
 		grpc.MaxConcurrentStreams(1 << 16),
 		grpc.ForceServerCodecV2(Codec()),
 	}
