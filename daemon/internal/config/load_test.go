@@ -230,13 +230,13 @@ func TestFileIsRead(t *testing.T) {
 func TestTooDeep(t *testing.T) {
 	t.Parallel()
 	for name, expr := range map[string]string{
-		"brackets": strings.Repeat("[", 12_000), "parentheses": strings.Repeat("(", 100_000) + "1",
-		"minus": strings.Repeat("-", 12_000) + "1", "not": strings.Repeat("!", 100_000) + "true",
-		"sum": "1" + strings.Repeat("+1", 12_000), "sum over lines": "(1" + strings.Repeat("\n+1", 100_000) + ")",
-		"condition": strings.Repeat("true ? 1 : ", 12_000) + "1", "index": "[1]" + strings.Repeat("[0]", 100_000),
-		"attributes": "local" + strings.Repeat(".a", 12_000), "templates": strings.Repeat("\"${", 100_000),
-		"directives": "\"" + strings.Repeat("%{ if true }", 12_000) + "\"", "calls": strings.Repeat("upper(", 100_000),
-		"objects": strings.Repeat("{ a = ", 12_000), "for": strings.Repeat("[for x in ", 100_000),
+		"brackets": strings.Repeat("[", 12_000), "parentheses": strings.Repeat("(", 20_000) + "1",
+		"minus": strings.Repeat("-", 12_000) + "1", "not": strings.Repeat("!", 20_000) + "true",
+		"sum": "1" + strings.Repeat("+1", 12_000), "sum over lines": "(1" + strings.Repeat("\n+1", 20_000) + ")",
+		"condition": strings.Repeat("true ? 1 : ", 12_000) + "1", "index": "[1]" + strings.Repeat("[0]", 20_000),
+		"attributes": "local" + strings.Repeat(".a", 12_000), "templates": strings.Repeat("\"${", 20_000),
+		"directives": "\"" + strings.Repeat("%{ if true }", 12_000) + "\"", "calls": strings.Repeat("upper(", 20_000),
+		"objects": strings.Repeat("{ a = ", 12_000), "for": strings.Repeat("[for x in ", 20_000),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

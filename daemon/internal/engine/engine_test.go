@@ -112,7 +112,7 @@ func TestConcurrencyIsNeverExceeded(t *testing.T) {
 		f.insert(a, 100, "", "")
 		f.insert(b, 100, "", "")
 		e := f.start()
-		waitState(t, e, func(s engine.State) bool { return s.InFlight == 10 })
+		waitState(t, e, func(engine.State) bool { return f.fake.begun() == 10 })
 		close(gate)
 		f.eventually("200", `select count(*) from delivery_logs where status = 'delivered'`)
 		if got := f.fake.highest[fmt.Sprint(a.ID)]; got != 3 {

@@ -31,12 +31,7 @@ func TestOthersGoPastABacklog(t *testing.T) {
 	f.insert(stuck, 2000, "", "")
 	f.insert(down, 2000, "", "")
 	e := f.run(f.store, f.dests)
-	attempted := func() (n int) {
-		f.fake.mu.Lock()
-		defer f.fake.mu.Unlock()
-		return len(f.fake.order)
-	}
-	waitState(t, e, func(engine.State) bool { return attempted() > 1000 })
+	waitState(t, e, func(engine.State) bool { return f.fake.begun() > 1000 })
 
 	ids := map[string]bool{}
 	var hints []engine.Hint
@@ -47,7 +42,7 @@ func TestOthersGoPastABacklog(t *testing.T) {
 		}
 		hints = append(hints, engine.Hint{DestinationID: d.ID, Due: time.Now()})
 	}
-	began := attempted()
+	began := f.fake.begun()
 	e.Wake(hints)
 	f.eventually(fmt.Sprint(others*each), `select count(*) from delivery_logs where status = 'delivered' and delivery_id not like $1`, prefix+"-%")
 

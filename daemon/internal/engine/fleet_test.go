@@ -228,7 +228,7 @@ func TestBytesInFlightOfADestinationAreBounded(t *testing.T) {
 		}
 		e := f.start()
 		f.eventually("20", `select count(*) from delivery_logs where destination_id = $1 and status = 'delivered'`, other.ID)
-		waitState(t, e, func(s engine.State) bool { return s.InFlight == 3 })
+		waitState(t, e, func(s engine.State) bool { return s.InFlight == 3 && f.fake.begun() == 23 })
 		if got := f.one(`select count(*) from delivery_logs where destination_id = $1`, bounded.ID); got != "0" {
 			t.Errorf("%s attempts ended behind the gate", got)
 		}

@@ -293,6 +293,14 @@ func (f *fakeTransport) attempt(ctx context.Context, item *transportv1.Item, ref
 	return result
 }
 
+// begun is the number of attempts that have come here, which may be fewer than the
+// engine has begun.
+func (f *fakeTransport) begun() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.order)
+}
+
 func (f *fakeTransport) count(id string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
