@@ -18,7 +18,7 @@ const (
 	rescanEvery = 2 * time.Second
 	// lateSlack is how much earlier than the last row read a row may be due that is
 	// committed later, for it to be found at once.
-	lateSlack = 10 * time.Second
+	lateSlack = 3 * time.Second
 	// busyRows is how many rows of a level must have been read lately for a search not
 	// to begin at its start; fewer dead ones cost little.
 	busyRows = 500
