@@ -86,9 +86,7 @@ func (e *Engine) discovered(found []store.Waiting, all bool, err error) {
 			continue
 		}
 		if w.Wait > 0 {
-			at := e.now.Add(w.Wait)
-			l.later(w.Priority, at, w.Due)
-			e.timers.set(l, at)
+			e.later(l, w.Priority, w.Wait, w.Due)
 			continue
 		}
 		if all || !l.knows(w) {

@@ -118,9 +118,7 @@ func (e *Engine) takeHints() {
 			continue
 		}
 		if h.Wait > 0 {
-			at := e.now.Add(h.Wait)
-			l.later(h.Priority, at, h.Due)
-			e.timers.set(l, at)
+			e.later(l, h.Priority, h.Wait, h.Due)
 			continue
 		}
 		l.hint(h.Priority, h.Due)
@@ -129,6 +127,13 @@ func (e *Engine) takeHints() {
 	if search {
 		e.discover()
 	}
+}
+
+// later makes a lane look at a row when it is due, after a wait.
+func (e *Engine) later(l *lane, priority int32, wait time.Duration, due time.Time) {
+	at := e.now.Add(wait)
+	l.later(priority, at, due)
+	e.timers.set(l, at)
 }
 
 // Stop makes Run finish: nothing new is started, what is in flight ends and is

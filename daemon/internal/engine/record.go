@@ -78,6 +78,8 @@ func (e *Engine) flush() {
 			for _, l := range lanes {
 				l.writing--
 			}
+			// Not before: a folding that came meanwhile did not see them.
+			e.counted = e.counted || len(outcomes.Counts)+len(outcomes.Secrets) > 0
 			e.recorded(batch, applied, time.Since(started))
 		})
 	}()
@@ -103,7 +105,6 @@ func (e *Engine) outcomes(batch []outcomeOf) (o *store.Outcomes, lanes []*lane) 
 	for id, n := range secrets {
 		o.Secrets = append(o.Secrets, store.SecretUse{ID: id, Count: n})
 	}
-	e.counted = e.counted || len(o.Counts)+len(o.Secrets) > 0
 	slices.SortFunc(o.Health, func(a, b store.HealthRow) int { return cmp.Compare(a.DestinationID, b.DestinationID) })
 	return o, lanes
 }
@@ -226,9 +227,7 @@ func (e *Engine) again(l *lane, b *outcomeOf, due time.Time) {
 		l.hint(b.it.Priority, due)
 		return
 	}
-	at := e.now.Add(b.undelivered.After)
-	l.later(b.it.Priority, at, due)
-	e.timers.set(l, at)
+	e.later(l, b.it.Priority, b.undelivered.After, due)
 }
 
 // pause waits, unless ctx ends first.

@@ -21,13 +21,14 @@ insert into outcome_counts (daemon_id, destination_ids, deliveries, failures, us
 values ($1, $2, $3, $4, $5, $6, $7)`
 
 // takeCountsSQL takes the counts of a daemon and of those that are no more. Rows
-// that another daemon is about to take are left to it.
+// that another daemon is about to take are left to it. Only its own rows come in the
+// order of their ids: of the others the id is not told.
 const takeCountsSQL = `
 delete from outcome_counts where id = any(array(
   select id from outcome_counts c
   where id > $2 and (daemon_id = $1 or not exists (select 1 from delivery_daemons d where d.id = c.daemon_id and d.lease_expires_at > now()))
   order by id limit $3 for update skip locked))
-returning id, destination_ids, deliveries, failures, uses, secret_ids, secret_uses`
+returning case when daemon_id = $1 then id else 0 end, destination_ids, deliveries, failures, uses, secret_ids, secret_uses`
 
 // lockHealthSQL locks in id order all that two statements then write, since two
 // daemons that fold the counts of a third could deadlock otherwise.
@@ -93,7 +94,7 @@ type sums struct {
 // counts that a daemon has recorded to the rows of their destinations and secrets,
 // and those of daemons that are no more. It takes counts with an id above after,
 // which spares it the dead ones of what was folded before, and returns the highest
-// id that it took, and whether there may be more. The daemon must not record the
+// id of the daemon's own that it took, and whether there may be more. The daemon must not record the
 // health of the same destinations meanwhile.
 func (s *Store) FoldCounts(ctx context.Context, daemon string, after int64, health []HealthRow) (last int64, more bool, err error) {
 	ctx, cancel := s.deadline(ctx)

@@ -92,7 +92,11 @@ func TestFoldCountsLeavesOthersAlone(t *testing.T) {
 	for _, daemon := range []string{"alive", "dead", "mine"} {
 		f.record(t, &Outcomes{Daemon: daemon, Counts: []Count{{DestinationID: d.ID, Usage: 1}}})
 	}
-	f.fold(t, "mine")
+	own := query[int64](t, f, "select id from outcome_counts where daemon_id = 'mine'")
+	f.record(t, &Outcomes{Daemon: "dead", Counts: []Count{{DestinationID: d.ID, Usage: 1}}}) // with a higher id
+	if last, _, err := f.FoldCounts(t.Context(), "mine", 0, nil); err != nil || last != own {
+		t.Errorf("folded up to %d, %v; want %d, its own", last, err, own)
+	}
 	if got := query[string](t, f, "select string_agg(daemon_id, ',') from outcome_counts"); got != "alive" {
 		t.Errorf("counts that are left are those of %q, want of the one that lives", got)
 	}
