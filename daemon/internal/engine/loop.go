@@ -29,6 +29,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer timer.Stop()
 	stop := e.stop
 	for {
+		if e.ctx.Err() != nil {
+			return nil // with events still waiting: what they free must not be filled again
+		}
 		e.turn()
 		if e.stopping && e.idle() {
 			return e.leave()

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -73,7 +74,10 @@ func (e *Engine) flush() {
 	outcomes, lanes := e.outcomes(batch)
 	go func() {
 		started := time.Now()
-		applied := e.record(outcomes)
+		applied, err := e.record(outcomes)
+		if err != nil {
+			return // the engine has ended: nobody knows what became of them, nor asks
+		}
 		e.post(func() {
 			for _, l := range lanes {
 				l.writing--
@@ -110,20 +114,20 @@ func (e *Engine) outcomes(batch []outcomeOf) (o *store.Outcomes, lanes []*lane) 
 }
 
 // record writes until it succeeds: an outcome is dropped only with the process,
-// and then its row is still queued. Meanwhile results pile up to MaxUnrecorded
-// and dispatch stops.
-func (e *Engine) record(o *store.Outcomes) store.Applied {
+// and then its row is still queued; the error is that of the engine's end.
+// Meanwhile results pile up to MaxUnrecorded and dispatch stops.
+func (e *Engine) record(o *store.Outcomes) (store.Applied, error) {
 	for attempt := 0; ; attempt++ {
 		applied, err := e.queue.Record(e.ctx, o, e.live.Load().KeepCompleted)
 		if err == nil {
-			return applied
+			return applied, nil
 		}
 		if e.ctx.Err() != nil {
-			return store.Applied{}
+			return store.Applied{}, fmt.Errorf("recording outcomes: %w", context.Cause(e.ctx))
 		}
 		e.log.Error("recording outcomes failed, trying again", "outcomes", len(o.Delivered)+len(o.Undelivered), "attempt", attempt+1, "error", err)
 		if errors.Is(err, store.ErrBadData) {
-			return e.recordSingly(o)
+			return e.recordSingly(o), nil
 		}
 		o.Again = true // the answer may be all that failed
 		pause(e.ctx, min(recordRetry<<min(attempt, 4), 4*time.Second))
