@@ -1,7 +1,6 @@
 package config
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"fmt"
@@ -9,7 +8,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
 
@@ -65,7 +63,7 @@ type Diagnostic struct {
 	Destination string `json:"destination,omitempty"`
 
 	hcl  *hcl.Diagnostic
-	file *hcl.File
+	file *maskedFile
 }
 
 // String returns "file:line:column: summary; detail" in one line.
@@ -108,86 +106,36 @@ func (d diagnosticsError) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// WriteText writes the findings for people, each with its snippet. width is
+// WriteText writes the findings for people, each with its lines. width is
 // the terminal's, 0 to leave lines as they are; color adds VT100 sequences.
 // Without color, carets stand for the underline.
 func (d Diagnostics) WriteText(w io.Writer, width uint, color bool) error {
-	for _, one := range d {
-		files := map[string]*hcl.File{}
-		found := one.hcl
-		if one.file != nil {
-			found, files[found.Subject.Filename] = one.excerpt()
+	for i := range d {
+		text, err := d[i].text(width, color)
+		if err == nil {
+			_, err = io.WriteString(w, text)
 		}
-		var text strings.Builder
-		if err := hcl.NewDiagnosticTextWriter(&text, files, width, color).WriteDiagnostic(found); err != nil {
-			return fmt.Errorf("writing a diagnostic: %w", err)
-		}
-		if _, err := io.WriteString(w, one.underlined(text.String(), color)); err != nil {
+		if err != nil {
 			return fmt.Errorf("writing a diagnostic: %w", err)
 		}
 	}
 	return nil
 }
 
-// excerpt returns the finding with a file that has nothing but newlines before the
-// lines that are shown: HCL looks at every character up to them, for each finding,
-// which took 0.1 s of a file of ten thousand destinations.
-func (d *Diagnostic) excerpt() (*hcl.Diagnostic, *hcl.File) {
-	shown := *d.hcl.Subject
-	if d.hcl.Context != nil {
-		shown = hcl.RangeOver(shown, *d.hcl.Context)
+// text puts the excerpt into what HCL writes of the finding without a place: HCL
+// itself allocates for every line up to the place, for each finding.
+func (d *Diagnostic) text(width uint, color bool) (string, error) {
+	bare := hcl.Diagnostic{Severity: d.hcl.Severity, Summary: d.hcl.Summary, Detail: d.hcl.Detail}
+	var text strings.Builder
+	if err := hcl.NewDiagnosticTextWriter(&text, nil, width, color).WriteDiagnostic(&bare); err != nil {
+		return "", err
 	}
-	source := d.file.Bytes
-	if shown.Start.Line < 1 || shown.Start.Byte > shown.End.Byte || shown.End.Byte > len(source) {
-		return d.hcl, d.file // HCL's ranges of broken files are not always ranges
+	if d.hcl.Subject == nil {
+		return text.String(), nil
 	}
-	first := bytes.LastIndexByte(source[:shown.Start.Byte], '\n') + 1
-	last := len(source)
-	if n := bytes.IndexByte(source[shown.End.Byte:], '\n'); n >= 0 {
-		last = shown.End.Byte + n + 1
-	}
-	before := shown.Start.Line - 1
-	moved := *d.hcl
-	moved.Subject = shifted(moved.Subject, before-first)
-	if moved.Context != nil {
-		moved.Context = shifted(moved.Context, before-first)
-	}
-	nav, _ := d.file.Nav.(navigation)
-	nav.moved = first - before
-	return &moved, &hcl.File{Bytes: append(bytes.Repeat([]byte("\n"), before), source[first:last]...), Nav: nav}
-}
-
-func shifted(r *hcl.Range, by int) *hcl.Range {
-	moved := *r
-	moved.Start.Byte += by
-	moved.End.Byte += by
-	return &moved
-}
-
-// underlined puts carets below the first line of the snippet in HCL's text.
-func (d *Diagnostic) underlined(text string, color bool) string {
-	if color || d.file == nil || d.Range.StartLine < 1 {
-		return text
-	}
-	line, _, _ := strings.Cut(d.Snippet, "\n")
-	printed := fmt.Sprintf("\n%4d: %s\n", d.Range.StartLine, line)
-	before, after, ok := strings.Cut(text, printed)
-	start := min(d.Range.StartColumn-1, utf8.RuneCountInString(line))
-	end := utf8.RuneCountInString(line)
-	if d.Range.EndLine == d.Range.StartLine {
-		end = min(d.Range.EndColumn-1, end)
-	}
-	if !ok || start < 0 || end <= start {
-		return text
-	}
-	// As wide as what stands above: a tab stays a tab.
-	blank := strings.Map(func(r rune) rune {
-		if r == '\t' {
-			return r
-		}
-		return ' '
-	}, string([]rune(line)[:start]))
-	return before + printed + strings.Repeat(" ", len("1234: ")) + blank + strings.Repeat("^", end-start) + "\n" + after
+	head := bare.Summary + "\n\n"
+	before, detail, _ := strings.Cut(text.String(), head)
+	return before + head + d.file.excerpt(*d.hcl.Subject, d.hcl.Context, color) + detail, nil
 }
 
 // WriteJSON writes {"valid", "errors", "warnings", "diagnostics": [...]}.
@@ -293,7 +241,7 @@ func (l *loader) export(found hcl.Diagnostics) Diagnostics {
 		return nil
 	}
 	redactor := l.redactor()
-	masked := map[string]*hcl.File{}
+	masked := map[string]*maskedFile{}
 	all := make(Diagnostics, 0, len(found))
 	for _, one := range found {
 		if one.Subject != nil && one.Subject.Filename == "" {
@@ -309,13 +257,13 @@ func (l *loader) export(found hcl.Diagnostics) Diagnostics {
 			// No Expression and no EvalContext: HCL's writer would print the
 			// values of the variables in it.
 		}
-		var file *hcl.File
+		var file *maskedFile
 		if one.Subject != nil {
 			file = l.maskedFile(masked, redactor, one.Subject.Filename)
 		}
 		extra, own := one.Extra.(about)
 		if file != nil && (!own || extra.hcl) {
-			words := secret.NewRedactor(hiddenWords(l.files[one.Subject.Filename].Bytes, file.Bytes, *one.Subject)...)
+			words := secret.NewRedactor(hiddenWords(l.files[one.Subject.Filename].Bytes, file.source, *one.Subject)...)
 			clean.Summary, clean.Detail = words.Text(clean.Summary), words.Text(clean.Detail)
 		}
 		d := Diagnostic{Severity: SeverityError, Summary: clean.Summary, Detail: clean.Detail, hcl: clean}
@@ -329,7 +277,7 @@ func (l *loader) export(found hcl.Diagnostics) Diagnostics {
 			where := rangeOf(*one.Subject)
 			d.Range = &where
 			d.file = file
-			d.Snippet = snippet(file, where)
+			d.Snippet = file.snippet(*one.Subject)
 		}
 		all = append(all, d)
 	}
@@ -351,25 +299,4 @@ func hint(d *hcl.Diagnostic) string {
 		return didYouMean(name[1], FunctionNames())
 	}
 	return ""
-}
-
-// maxSnippetLines bounds a snippet: a finding about a block shows its start.
-const maxSnippetLines = 10
-
-func snippet(file *hcl.File, where Range) string {
-	if file == nil || where.StartLine < 1 {
-		return ""
-	}
-	var lines []string
-	number := 0
-	for line := range strings.Lines(string(file.Bytes)) {
-		number++
-		if number >= where.StartLine {
-			lines = append(lines, strings.TrimRight(line, "\r\n"))
-		}
-		if number >= where.EndLine || len(lines) == maxSnippetLines {
-			break
-		}
-	}
-	return strings.Join(lines, "\n")
 }

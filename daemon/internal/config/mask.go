@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -99,7 +98,7 @@ func (k knownNames) hides(name, topLevel string) bool {
 
 // maskedFile returns a file whose source has asterisks where secrets are, byte
 // for byte, so that the ranges of diagnostics stay right.
-func (l *loader) maskedFile(done map[string]*hcl.File, redactor *secret.Redactor, name string) *hcl.File {
+func (l *loader) maskedFile(done map[string]*maskedFile, redactor *secret.Redactor, name string) *maskedFile {
 	if file, ok := done[name]; ok {
 		return file
 	}
@@ -107,63 +106,20 @@ func (l *loader) maskedFile(done map[string]*hcl.File, redactor *secret.Redactor
 	if original == nil {
 		return nil
 	}
-	file := &hcl.File{Nav: navigation{heads: l.heads[name], known: l.known}, Bytes: redactor.Mask(original.Bytes)}
+	file := &maskedFile{source: redactor.Mask(original.Bytes), heads: l.heads[name], known: l.known}
 	for done := 0; done < len(original.Bytes); {
 		piece := original.Bytes[done:]
 		if l.inPieces[name] { // for the reason of parsePieces
 			piece = nextPiece(piece)
 		}
-		maskTokens(piece, file.Bytes[done:done+len(piece)], l.known)
+		maskTokens(piece, file.source[done:done+len(piece)], l.known)
 		done += len(piece)
 	}
 	if l.broken[name] {
-		maskLines(original.Bytes, file.Bytes, l.known)
+		maskLines(original.Bytes, file.source, l.known)
 	}
 	done[name] = file
 	return file
-}
-
-// head is where a top-level block is, and how it begins.
-type head struct {
-	start, end int
-	name       string
-	labels     []string
-}
-
-func (l *loader) addHeads(file string, body *hclsyntax.Body) {
-	for _, b := range body.Blocks {
-		l.heads[file] = append(l.heads[file], head{b.TypeRange.Start.Byte, b.CloseBraceRange.End.Byte, b.Type, b.Labels})
-	}
-}
-
-// navigation tells HCL's writer in which block a place is. HCL's own would keep
-// the whole syntax tree in memory.
-type navigation struct {
-	heads []head
-	known knownNames
-	moved int // what an offset lacks to be one of the file
-}
-
-// ContextString returns the head of the top-level block around offset. Labels
-// that the block should not have are left out: they may be misplaced values.
-func (n navigation) ContextString(offset int) string {
-	offset += n.moved
-	i := slices.IndexFunc(n.heads, func(h head) bool { return h.start <= offset && offset < h.end })
-	if i < 0 {
-		return ""
-	}
-	h := n.heads[i]
-	switch labels, known := n.known.blocks[h.name]; {
-	case !known:
-		return ""
-	case len(h.labels) != labels:
-		return h.name
-	}
-	text := h.name
-	for _, label := range h.labels {
-		text += " " + strconv.Quote(label)
-	}
-	return text
 }
 
 // maskTokens masks by the syntax: values over many lines, heredocs, objects.

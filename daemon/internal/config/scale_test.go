@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"io"
 	"runtime"
 	"strings"
 	"testing"
@@ -47,12 +48,26 @@ func loadLarge(tb testing.TB, text string) *Config {
 	return c
 }
 
-// A finding in a large configuration must be as quick as none: what is masked
-// and redacted grows with it.
+// Findings in a large configuration must cost little more than none, in time and
+// in memory: what is masked, redacted and shown grows with it. Not parallel: what
+// other tests allocate would be counted.
 func TestLargeConfigurationWithMistakes(t *testing.T) {
-	t.Parallel()
-	text := strings.Replace(large(500), "max = 8", "max = \"x\"", 50) + "broken = {"
-	_, diags := parseText(text)
+	text := large(500)
+	allocated := func(mistakes int) int {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, diags := parseText(strings.Replace(text, "max = 8", "max = \"x\"", mistakes))
+		if err := diags.WriteText(io.Discard, 0, false); err != nil || len(diags) != mistakes {
+			t.Fatalf("%d findings, want %d: %v", len(diags), mistakes, err)
+		}
+		runtime.ReadMemStats(&after)
+		return int(after.TotalAlloc - before.TotalAlloc)
+	}
+	const more = 100
+	if each := (allocated(1+more) - allocated(1)) / more; each > len(text)/4 {
+		t.Errorf("each finding allocates %d bytes, in a file of %d", each, len(text))
+	}
+	_, diags := parseText(strings.Replace(text, "max = 8", "max = \"x\"", 50) + "broken = {")
 	if len(diags) < 51 {
 		t.Errorf("%d findings", len(diags))
 	}
