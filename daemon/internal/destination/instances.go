@@ -15,6 +15,7 @@ import (
 	"github.com/deliveryd/deliveryd/daemon/internal/breaker"
 	"github.com/deliveryd/deliveryd/daemon/internal/pluginhost"
 	"github.com/deliveryd/deliveryd/daemon/internal/secret"
+	"github.com/deliveryd/deliveryd/daemon/internal/store"
 	transportv1 "github.com/deliveryd/deliveryd/gen/transport/v1"
 	"github.com/deliveryd/deliveryd/sdk/schema"
 )
@@ -180,15 +181,20 @@ func (r *Registry) signingSecrets(ctx context.Context, d *Destination) ([]*trans
 	if len(rows) == 0 {
 		return nil, r.neverUnsigned(ctx, d)
 	}
+	return r.openSecrets(d.key(), rows)
+}
+
+// openSecrets opens the rows of a destination.
+func (r *Registry) openSecrets(name string, rows []store.Secret) ([]*transportv1.Secret, error) {
 	secrets := make([]*transportv1.Secret, 0, len(rows))
 	for i := range rows {
 		key, err := r.openSecret(&rows[i])
 		if err != nil {
-			return nil, &ConfigError{Destination: d.key(), Err: fmt.Errorf("signing secret %q: %w", rows[i].ID, err)}
+			return nil, &ConfigError{Destination: name, Err: fmt.Errorf("signing secret %q: %w", rows[i].ID, err)}
 		}
 		one := &transportv1.Secret{Id: rows[i].ID, Key: key, Algorithm: algorithm(rows[i].Algorithm)}
 		if one.Algorithm == "" {
-			return nil, &ConfigError{Destination: d.key(), Err: fmt.Errorf("signing secret %q: its algorithm is %q, want %s or %s", rows[i].ID, rows[i].Algorithm, HMACSHA256, Ed25519)}
+			return nil, &ConfigError{Destination: name, Err: fmt.Errorf("signing secret %q: its algorithm is %q, want %s or %s", rows[i].ID, rows[i].Algorithm, HMACSHA256, Ed25519)}
 		}
 		if rows[i].ExpiresAt != nil {
 			one.ExpiresAt = timestamppb.New(*rows[i].ExpiresAt)

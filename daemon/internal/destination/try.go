@@ -11,6 +11,7 @@ import (
 
 	"github.com/deliveryd/deliveryd/daemon/internal/pluginhost"
 	"github.com/deliveryd/deliveryd/daemon/internal/secret"
+	"github.com/deliveryd/deliveryd/daemon/internal/store"
 	transportv1 "github.com/deliveryd/deliveryd/gen/transport/v1"
 )
 
@@ -43,6 +44,10 @@ type Refusal struct {
 // opened by whoever owns the lane, which may be another daemon, and only when the
 // row that declares it is there.
 func (r *Registry) Try(ctx context.Context, p *Plan, in Trials) ([]Refusal, error) {
+	kept, err := r.keptSecrets(ctx, p)
+	if err != nil {
+		return nil, fmt.Errorf("trying the changed destinations: %w", err)
+	}
 	silent := silence{count: map[string]int{}}
 	found := make([]error, len(p.writes))
 	group, ctx := errgroup.WithContext(ctx)
@@ -52,9 +57,13 @@ func (r *Registry) Try(ctx context.Context, p *Plan, in Trials) ([]Refusal, erro
 		if !w.opens {
 			continue
 		}
+		signing, ok := kept[w.Row.ID]
+		if ok && len(signing) == 0 {
+			continue // none may be used, which is not the file's fault: the lane is held until somebody creates one
+		}
 		group.Go(func() error {
 			if transport := p.declared[w.declaration].Type; !silent.tooMany(transport) {
-				found[i] = r.tryOne(ctx, &p.declared[w.declaration], w.Row.ID, in)
+				found[i] = r.tryOne(ctx, &p.declared[w.declaration], signing, in)
 				silent.note(transport, found[i])
 			}
 			return ctx.Err()
@@ -72,30 +81,38 @@ func (r *Registry) Try(ctx context.Context, p *Plan, in Trials) ([]Refusal, erro
 	return refused, nil
 }
 
-// tryOne tries a declaration; id is 0 while there is no row of it.
-func (r *Registry) tryOne(ctx context.Context, d *Declaration, id int32, in Trials) error {
+// keptSecrets returns the signing secrets that are kept of the destinations that a
+// plan opens: all at once, since a reload may change thousands.
+func (r *Registry) keptSecrets(ctx context.Context, p *Plan) (map[int32][]store.Secret, error) {
+	var ids []int32
+	for i := range p.writes {
+		if w := &p.writes[i]; w.opens && w.Row.ID != 0 {
+			ids = append(ids, w.Row.ID)
+		}
+	}
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	return r.store.SecretsOf(ctx, ids)
+}
+
+// tryOne tries a declaration with the signing secrets that are kept of its destination, if any are.
+func (r *Registry) tryOne(ctx context.Context, d *Declaration, signing []store.Secret, in Trials) error {
 	name := d.OrganizationID + "/" + d.Label
 	req := &transportv1.OpenRequest{
 		Instance: &transportv1.InstanceRef{Id: "try-" + rand.Text(), Generation: 1},
 		Config:   &transportv1.Config{Json: d.Config}, Concurrency: uint32(d.Settings.Concurrency), OrganizationId: d.OrganizationID, Label: d.Label,
 	}
-	if id != 0 {
-		var err error
-		req.Secrets, err = r.signingSecrets(ctx, &Destination{ID: id, OrganizationID: d.OrganizationID, Label: d.Label})
-		var unusable *ConfigError
-		if errors.As(err, &unusable) {
-			return nil // they are not the file's: the lane is held until somebody mends them
-		}
-		if err != nil {
-			return err
-		}
+	var err error
+	if req.Secrets, err = r.openSecrets(name, signing); err != nil {
+		return nil // they are not the file's: the lane is held until somebody mends them
 	}
 	secrets := secret.TextsAt(d.Config, d.SecretPaths)
 	for _, one := range req.GetSecrets() {
 		secrets = append(secrets, one.GetKey())
 	}
 	defer r.know(secrets...)()
-	err := in.Try(ctx, d.Type, req)
+	err = in.Try(ctx, d.Type, req)
 	var refused *pluginhost.DiagnosticsError
 	if errors.As(err, &refused) {
 		return &ConfigError{Destination: name, Diagnostics: scrubDiagnostics(refused.Diagnostics, secrets)}

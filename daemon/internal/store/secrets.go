@@ -28,12 +28,14 @@ const (
 )
 
 type secretStatements struct {
-	usable, kept, list, insert, update statement
+	usable, kept, usableOf, keptOf, list, insert, update statement
 }
 
 func buildSecretStatements() secretStatements {
 	w, d := table.WebhookSecrets, table.DeliveryDestinations
 	of := w.DestinationID.EQ(intParam("id"))
+	ofAny := postgres.RawBool("destination_id = any(#ids::int[])", postgres.RawArgs{"#ids": param("ids")})
+	usable := postgres.RawBool("is_active = 'true' and (expires_at is null or expires_at > now())")
 	newest := []postgres.OrderByClause{w.IsPrimary.DESC(), w.CreatedAt.DESC(), w.ID}
 	all := make([]any, 0, len(w.AllColumns))
 	for _, c := range w.AllColumns {
@@ -41,9 +43,10 @@ func buildSecretStatements() secretStatements {
 	}
 	return secretStatements{
 		usable: prepare(w.SELECT(w.AllColumns).
-			WHERE(of.AND(postgres.RawBool("is_active = 'true' and (expires_at is null or expires_at > now())"))).
-			ORDER_BY(newest...).LIMIT(MaxSecrets)),
-		kept: prepare(w.SELECT(postgres.COUNT(postgres.STAR)).WHERE(of)),
+			WHERE(of.AND(usable)).ORDER_BY(newest...).LIMIT(MaxSecrets)),
+		kept:     prepare(w.SELECT(postgres.COUNT(postgres.STAR)).WHERE(of)),
+		usableOf: prepare(w.SELECT(w.AllColumns).WHERE(ofAny.AND(usable)).ORDER_BY(newest...)),
+		keptOf:   prepare(w.SELECT(w.DestinationID).DISTINCT().WHERE(ofAny)),
 		list: prepare(postgres.SELECT(w.AllColumns).FROM(w.INNER_JOIN(d, d.ID.EQ(w.DestinationID))).
 			WHERE(of.AND(d.OrganizationID.EQ(textParam("organization")))).
 			ORDER_BY(w.IsActive.DESC(), w.IsPrimary.DESC(), w.CreatedAt.DESC(), w.ID).LIMIT(maxSecretRows)),
@@ -68,6 +71,32 @@ func (s *Store) Secrets(ctx context.Context, destinationID int32) ([]Secret, err
 func (s *Store) HasSecrets(ctx context.Context, destinationID int32) (bool, error) {
 	n, err := one[struct{ N int64 }](ctx, s, "counting the signing secrets of a destination", s.sql.secret.kept, values{"id": destinationID})
 	return n.N > 0, err
+}
+
+// SecretsOf returns for each of the destinations that has signing secrets those that
+// may be used now, in the order of Secrets. Where none of them may, the list is
+// empty; where none are kept, there is no list.
+func (s *Store) SecretsOf(ctx context.Context, destinationIDs []int32) (map[int32][]Secret, error) {
+	const doing = "reading the signing secrets of destinations"
+	v := values{"ids": destinationIDs}
+	kept, err := all[struct{ ID int32 }](ctx, s, doing, s.sql.secret.keptOf, v)
+	if err != nil || len(kept) == 0 {
+		return nil, err
+	}
+	of := make(map[int32][]Secret, len(kept))
+	for _, one := range kept {
+		of[one.ID] = nil
+	}
+	usable, err := all[Secret](ctx, s, doing, s.sql.secret.usableOf, v)
+	if err != nil {
+		return nil, err
+	}
+	for i := range usable {
+		if id := usable[i].DestinationID; len(of[id]) < MaxSecrets {
+			of[id] = append(of[id], usable[i])
+		}
+	}
+	return of, nil
 }
 
 // ListSecrets returns all signing secrets of an organization's destination: active

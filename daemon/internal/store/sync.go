@@ -29,6 +29,9 @@ const syncAttempts = 5
 // with a load of 40, and the session's own limit would have ended it.
 const syncTimeout = 5 * time.Minute
 
+// syncBatch is how many rows a sync writes in one round trip.
+const syncBatch = 500
+
 // SyncDestinations runs plan on the destinations that the configuration manages
 // or that have one of the keys, and carries out what it returns: all of it or
 // nothing. It returns the rows as they are stored. Plan may be called again, when
@@ -89,30 +92,46 @@ func keyValues(keys []DestinationKey) values {
 func (s *Store) writeDestinations(ctx context.Context, tx pgx.Tx, writes []DestinationWrite) ([]Destination, error) {
 	writes = slices.Clone(writes)
 	slices.SortStableFunc(writes, func(a, b DestinationWrite) int { return int(a.Row.ID) - int(b.Row.ID) })
-	st := s.sql.destination
-	for _, w := range writes {
-		if !w.ResetHealth {
-			continue
-		}
-		if _, err := tx.Exec(ctx, st.resetHealth.sql, st.resetHealth.args(values{"id": w.Row.ID})...); err != nil {
+	for some := range slices.Chunk(writes, syncBatch) {
+		if err := s.resetHealth(ctx, tx, some); err != nil {
 			return nil, err
 		}
 	}
 	written := make([]Destination, 0, len(writes))
+	for some := range slices.Chunk(writes, syncBatch) {
+		rows, err := s.writeSome(ctx, tx, some)
+		if err != nil {
+			return nil, err
+		}
+		written = append(written, rows...)
+	}
+	return written, nil
+}
+
+func (s *Store) resetHealth(ctx context.Context, tx pgx.Tx, writes []DestinationWrite) error {
+	st := s.sql.destination.resetHealth
+	var batch pgx.Batch
+	for i := range writes {
+		if writes[i].ResetHealth {
+			batch.Queue(st.sql, st.args(values{"id": writes[i].Row.ID})...)
+		}
+	}
+	return tx.SendBatch(ctx, &batch).Close()
+}
+
+func (s *Store) writeSome(ctx context.Context, tx pgx.Tx, writes []DestinationWrite) ([]Destination, error) {
+	st := s.sql.destination
+	written := make([]Destination, len(writes))
+	var batch pgx.Batch
 	for i := range writes {
 		write := st.update
 		if writes[i].Row.ID == 0 {
 			write = st.insert
 		}
-		rows, err := tx.Query(ctx, write.sql, write.args(writeValues(&writes[i].Row))...)
-		if err != nil {
-			return nil, err
-		}
-		row, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[Destination])
-		if err != nil {
-			return nil, err
-		}
-		written = append(written, row)
+		batch.Queue(write.sql, write.args(writeValues(&writes[i].Row))...).Query(func(rows pgx.Rows) (err error) {
+			written[i], err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[Destination])
+			return err
+		})
 	}
-	return written, nil
+	return written, tx.SendBatch(ctx, &batch).Close()
 }
