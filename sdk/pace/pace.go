@@ -3,8 +3,8 @@
 // allocates 100 MiB a second, ten times a second, and each time every goroutine
 // and cache pays. Measured at full speed, a fifth of the CPU of a delivery.
 //
-// It must never let a process grow by more than Spare beyond what Go itself would
-// let it, nor overrule an operator who has set GOGC, nor a limit (GOMEMLIMIT).
+// It must never let a process grow by more than its spare beyond what Go itself
+// would let it, nor overrule an operator who has set GOGC, nor a limit (GOMEMLIMIT).
 package pace
 
 import (
@@ -16,15 +16,18 @@ import (
 )
 
 const (
-	// Spare is the garbage that a heap may hold at the least before it is collected,
-	// bytes. A multiple of what lives (GOGC=400) was the alternative: with 1,000
-	// destinations it took 230 MiB more.
+	// Spare is the garbage that the heap of a plugin may hold at the least before it
+	// is collected, bytes. A multiple of what lives (GOGC=400) was the alternative: with
+	// 1,000 destinations it took 230 MiB more.
 	Spare = 32 << 20
+	// HostSpare is that of the host: there is one, and it allocates more for a delivery.
+	// Measured at full speed, it takes a sixth less CPU than with Spare.
+	HostSpare = 64 << 20
 	// usual is Go's own percentage: the heap doubles.
 	usual = 100
 	// smallest is Go's smallest heap at its own percentage; it grows with that.
 	smallest = 4 << 20
-	// LargeSpare takes the place of Spare while something large is under way: its
+	// LargeSpare takes the place of the spare while something large is under way: its
 	// buffers live, and count beside the garbage. There is little to gain then:
 	// buffers have no pointers, so that a collection of them is cheap.
 	LargeSpare = 12 << 20
@@ -34,19 +37,20 @@ const (
 
 // Pacer adjusts the garbage collector of this process. A nil one does nothing.
 type Pacer struct {
+	spare uint64 // bytes
 	mu    sync.Mutex
 	large int // how many large things are under way
 	last  int // percentage
 }
 
 // Start adjusts the garbage collector of this process from now on, after each of
-// its collections. It does nothing, and returns nil, where GOGC is set. It is
-// called once, by main.
-func Start() *Pacer {
+// its collections, so that the heap may hold spare bytes of garbage. It does
+// nothing, and returns nil, where GOGC is set. It is called once, by main.
+func Start(spare uint64) *Pacer {
 	if os.Getenv("GOGC") != "" {
 		return nil
 	}
-	p := &Pacer{}
+	p := &Pacer{spare: spare}
 	again(p)
 	return p
 }
@@ -82,25 +86,25 @@ func again(p *Pacer) {
 
 // adjust sets the percentage for what lives now.
 func (p *Pacer) adjust() {
-	percent := percentage(alive(), p.large > 0)
+	percent := percentage(alive(), p.spare, p.large > 0)
 	if percent != p.last {
 		p.last = percent
 		debug.SetGCPercent(percent)
 	}
 }
 
-// percentage is what leaves Spare for garbage, or Go's own where that is more;
+// percentage is what leaves the spare for garbage, or Go's own where that is more;
 // while something large is under way LargeSpare, or a part of what lives.
-func percentage(alive uint64, large bool) int {
+func percentage(alive, spare uint64, large bool) int {
 	// In steps, since each change stops the world for a moment.
-	of := func(spare uint64) int { return int(min(spare*usual/max(alive, 1)/10*10, spare/smallest*usual)) }
+	of := func(bytes uint64) int { return int(min(bytes*usual/max(alive, 1)/10*10, bytes/smallest*usual)) }
 	if large {
 		return max(of(LargeSpare), largeLeast)
 	}
-	if alive >= Spare {
+	if alive >= spare {
 		return usual
 	}
-	return of(Spare)
+	return of(spare)
 }
 
 // alive is what the collector's percentage refers to.

@@ -19,7 +19,7 @@ func TestPercentage(t *testing.T) {
 	}{
 		{0, 800}, {1 << 20, 800}, {2 << 20, 800}, {8 << 20, 400}, {17 << 20, 180}, {Spare - 1, 100}, {Spare, 100}, {1 << 40, 100},
 	} {
-		got := percentage(test.alive, false)
+		got := percentage(test.alive, Spare, false)
 		if got != test.want {
 			t.Errorf("%d MiB alive: %d %%, want %d", test.alive>>20, got, test.want)
 		}
@@ -38,7 +38,7 @@ func TestPercentageWhileSomethingLargeIsUnderWay(t *testing.T) {
 	}{
 		{0, 300}, {4 << 20, 300}, {12 << 20, 100}, {24 << 20, 50}, {64 << 20, 25}, {1 << 40, 25},
 	} {
-		if got := percentage(test.alive, true); got != test.want {
+		if got := percentage(test.alive, Spare, true); got != test.want {
 			t.Errorf("%d MiB alive: %d %%, want %d", test.alive>>20, got, test.want)
 		}
 	}
@@ -47,7 +47,7 @@ func TestPercentageWhileSomethingLargeIsUnderWay(t *testing.T) {
 func TestLargeEnds(t *testing.T) {
 	t.Parallel()
 	// Not Start: the percentage is the whole process's, and other tests' too.
-	p := &Pacer{}
+	p := &Pacer{spare: Spare}
 	p.count(1)
 	first := p.last
 	second := p.Large()
@@ -78,7 +78,7 @@ func TestMain(m *testing.M) {
 // child prints its percentages: as it was started, and after it has kept more
 // than Spare alive.
 func child() {
-	Start()
+	Start(Spare)
 	show := func() {
 		percent := debug.SetGCPercent(usual)
 		debug.SetGCPercent(percent)

@@ -55,7 +55,7 @@ func Serve[C any](p Plugin[C], options ...ServeOption) {
 	for _, option := range options {
 		option(server)
 	}
-	server.pacer = pace.Start()
+	server.pacer = pace.Start(pace.Spare)
 	serve(server, log)
 }
 

@@ -52,7 +52,7 @@ func rootCommand() *cobra.Command {
 			for i := range destinations {
 				o.Shapes = append(o.Shapes, bench.Shape{Destinations: destinations[i], Concurrency: concurrency[i]})
 			}
-			pace.Start() // as the daemon does, whose part of holding plugins this process plays
+			pace.Start(pace.HostSpare) // as the daemon does, whose part of holding plugins this process plays
 			return run(cmd.Context(), o)
 		},
 	}

@@ -16,7 +16,7 @@ import (
 var version = "dev"
 
 func main() {
-	pace.Start()
+	pace.Start(pace.HostSpare)
 	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 

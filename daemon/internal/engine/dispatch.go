@@ -233,8 +233,8 @@ func deref(s *string) string {
 }
 
 // newItem takes a read row in. The stored size may be that of a compressed payload.
-func newItem(l *lane, row store.Item) *item {
-	return &item{Item: row, lane: l, cost: int64(max(int(row.PayloadBytes), len(row.Payload))) + itemOverhead}
+func newItem(l *lane, row *store.Item) *item {
+	return &item{Item: *row, lane: l, cost: int64(max(int(row.PayloadBytes), len(row.Payload))) + itemOverhead}
 }
 
 // weigh accounts for an item in flight with the size that its payload has in memory.

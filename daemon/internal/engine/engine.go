@@ -35,7 +35,7 @@ import (
 
 // Queue is what the engine needs of the store.
 type Queue interface {
-	ReadReady(ctx context.Context, probes []store.Probe) ([]store.Item, error)
+	ReadReady(ctx context.Context, probes []store.Probe, items []store.Item) ([]store.Item, error)
 	Payload(ctx context.Context, id string, attemptCount int32, limit int) (payload []byte, length int, err error)
 	Discover(ctx context.Context, floors []store.Floor, f func(store.Waiting)) error
 	Record(ctx context.Context, o *store.Outcomes, keepCompleted bool) (store.Applied, error)
@@ -207,11 +207,12 @@ type Engine struct {
 	uploads      int     // at work
 	suspects     []*item // attempts that are to be marked before they begin
 	buffered     int
-	bytes        int64     // of payloads buffered and in flight
-	reads        int       // read jobs at work
-	starving     bool      // a hungry lane has nothing in memory
-	fedAt        time.Time // when the last read began
-	feedAt       time.Time // when the next may; zero: at once
+	bytes        int64          // of payloads buffered and in flight
+	reads        int            // read jobs at work
+	rows         [][]store.Item // room for the rows of reads, see takeRows
+	starving     bool           // a hungry lane has nothing in memory
+	fedAt        time.Time      // when the last read began
+	feedAt       time.Time      // when the next may; zero: at once
 	pending      []outcomeOf
 	oldest       time.Time          // of pending
 	recording    bool               // a batch is being recorded

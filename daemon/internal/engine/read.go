@@ -52,11 +52,33 @@ func (e *Engine) feed() {
 		}
 		e.reads++
 		e.fedAt, e.starving = e.now, e.hungry.len() > 0
+		room := e.takeRows()
 		go func() {
-			items, err := e.queue.ReadReady(e.ctx, probes)
-			e.post(func() { e.readDone(probes, items, err) })
+			items, err := e.queue.ReadReady(e.ctx, probes, room)
+			e.post(func() {
+				e.readDone(probes, items, err)
+				e.returnRows(items)
+			})
 		}()
 	}
+}
+
+// takeRows returns room for the rows of a read: of those that are taken in copies
+// are kept, so that a few reads' room serves them all.
+func (e *Engine) takeRows() []store.Item {
+	last := len(e.rows) - 1
+	if last < 0 {
+		return nil
+	}
+	room := e.rows[last]
+	e.rows = e.rows[:last]
+	return room
+}
+
+// returnRows keeps the room for the next read, without what the rows refer to.
+func (e *Engine) returnRows(rows []store.Item) {
+	clear(rows)
+	e.rows = append(e.rows, rows[:0])
 }
 
 // probes collects what one lane statement asks for.
@@ -114,10 +136,10 @@ func (e *Engine) readDone(probes []store.Probe, rows []store.Item, err error) {
 		e.readFailed(probes)
 		return
 	}
-	byLevel := make(map[hintKey][]store.Item, len(probes))
+	byLevel := make(map[hintKey][]*store.Item, len(probes))
 	for i := range rows {
 		key := hintKey{destination: rows[i].DestinationID, priority: rows[i].Priority}
-		byLevel[key] = append(byLevel[key], rows[i])
+		byLevel[key] = append(byLevel[key], &rows[i])
 	}
 	for _, p := range probes {
 		l := e.lanes[p.DestinationID]
@@ -125,7 +147,7 @@ func (e *Engine) readDone(probes []store.Probe, rows []store.Item, err error) {
 	}
 }
 
-func (e *Engine) takeIn(l *lane, p store.Probe, rows []store.Item) {
+func (e *Engine) takeIn(l *lane, p store.Probe, rows []*store.Item) {
 	v := &l.levels[p.Priority]
 	l.reading = false
 	if l.stale {
@@ -143,11 +165,11 @@ func (e *Engine) takeIn(l *lane, p store.Probe, rows []store.Item) {
 		v.active = true
 		v.lower(v.hinted)
 	}
-	for i := range rows {
-		if _, ok := l.known[rows[i].ID]; ok {
+	for _, row := range rows {
+		if _, ok := l.known[row.ID]; ok {
 			continue
 		}
-		it := newItem(l, rows[i])
+		it := newItem(l, row)
 		l.known[it.ID] = it
 		e.bytes += it.cost
 		if l.dest != nil && it.OrganizationID != l.dest.OrganizationID {

@@ -91,7 +91,7 @@ func (e *Engine) flush() {
 
 // outcomes returns what one transaction writes, and the lanes whose health is in it.
 func (e *Engine) outcomes(batch []outcomeOf) (o *store.Outcomes, lanes []*lane) {
-	o = &store.Outcomes{Daemon: e.o.DaemonID}
+	o = &store.Outcomes{Daemon: e.o.DaemonID, Delivered: make([]store.Delivered, 0, len(batch))}
 	secrets := map[string]int32{}
 	for i := range batch {
 		b := &batch[i]

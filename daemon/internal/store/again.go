@@ -26,7 +26,7 @@ func (s *Store) recordAgain(ctx context.Context, o *Outcomes, keepCompleted bool
 	applied := newApplied(o)
 	err := pgx.BeginFunc(ctx, s.durable, func(tx pgx.Tx) error {
 		var rows pgx.Batch
-		queueDelivered(&rows, o.Delivered, keepCompleted, applied.Delivered)
+		queueDelivered(&rows, o.Delivered, keepCompleted, false, applied.Delivered)
 		queueUndelivered(&rows, o.Daemon, o.Undelivered, applied.Undelivered)
 		if err := tx.SendBatch(ctx, &rows).Close(); err != nil {
 			return err

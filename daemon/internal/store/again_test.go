@@ -82,7 +82,7 @@ func TestRecordAgainWhileTheFirstTryIsCommitted(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer first.Rollback(background(t))
-	batch, applied := outcomesBatch(o, false)
+	batch, applied := outcomesBatch(o, false, false)
 	if err := first.SendBatch(t.Context(), batch).Close(); err != nil || len(applied.Delivered) != 1 {
 		t.Fatal(applied, err)
 	}

@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -111,27 +113,39 @@ with x as materialized (
   select * from unnest($1::text[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[])
     as x(id, seen, attempt, object, reference, details))`
 
-const deliveredReturningSQL = `
+const deliveredLogSQL = `
   returning q.id, coalesce(q.delivery_id, q.id) as delivery_id, q.destination_id, q.organization_id, q.correlation_id,
     q.idempotency_key, q.created_at, x.attempt, x.object, x.reference, x.details),
 l as (
   insert into delivery_logs (delivery_id, destination_id, organization_id, object_details, status, attempts, last_attempt_at,
     delivered_at, cross_system_reference, correlation_id, idempotency_key, details, created_at)
   select delivery_id, destination_id, organization_id, object::jsonb, 'delivered', attempt::jsonb, now(),
-    now(), reference, correlation_id, idempotency_key, details::jsonb, created_at from d` + logConflictSQL + `)
+    now(), reference, correlation_id, idempotency_key, details::jsonb, created_at from d`
+
+const deliveredIDsSQL = `)
 select id from d`
 
 const deliveredDeleteSQL = deliveredInputSQL + `,
 d as (
   delete from delivery_queue q using x
-  where q.id = x.id and q.attempt_count = x.seen and q.status in ('pending', 'processing')` + deliveredReturningSQL
+  where q.id = x.id and q.attempt_count = x.seen and q.status in ('pending', 'processing')` + deliveredLogSQL
 
-// deliveredKeepSQL serves queue.keep_completed.
-const deliveredKeepSQL = deliveredInputSQL + `,
+const deliveredUpdateSQL = deliveredInputSQL + `,
 d as (
   update delivery_queue q set status = 'completed', processed_at = now(), updated_at = now(), attempt_count = q.attempt_count + 1
   from x
-  where q.id = x.id and q.attempt_count = x.seen and q.status in ('pending', 'processing')` + deliveredReturningSQL
+  where q.id = x.id and q.attempt_count = x.seen and q.status in ('pending', 'processing')` + deliveredLogSQL
+
+// What records deliveries; the two that keep rows serve queue.keep_completed. The
+// first of each pair is for rows that were never attempted before: nothing of them
+// is in the log, and asking it costs a sixth of the statement. It fails with
+// ErrConflict for one whose producer used id and created_at before.
+const (
+	firstDeliveredSQL     = deliveredDeleteSQL + deliveredIDsSQL
+	deliveredSQL          = deliveredDeleteSQL + logConflictSQL + deliveredIDsSQL
+	firstDeliveredKeepSQL = deliveredUpdateSQL + deliveredIDsSQL
+	deliveredKeepSQL      = deliveredUpdateSQL + logConflictSQL + deliveredIDsSQL
+)
 
 // undeliveredSQL leaves rows alone whose lane is another daemon's by now: that one
 // may have delivered them and not recorded it yet, and what a former owner says
@@ -204,7 +218,16 @@ func (s *Store) Record(ctx context.Context, o *Outcomes, keepCompleted bool) (Ap
 	if o.Again {
 		return s.recordAgain(ctx, o, keepCompleted)
 	}
-	batch, applied := outcomesBatch(o, keepCompleted)
+	first := !slices.ContainsFunc(o.Delivered, func(d Delivered) bool { return d.AttemptCount > 0 })
+	applied, err := s.recordBatch(ctx, o, keepCompleted, first)
+	if first && errors.Is(err, ErrConflict) {
+		return s.recordBatch(ctx, o, keepCompleted, false)
+	}
+	return applied, err
+}
+
+func (s *Store) recordBatch(ctx context.Context, o *Outcomes, keepCompleted, first bool) (Applied, error) {
+	batch, applied := outcomesBatch(o, keepCompleted, first)
 	if batch.Len() == 0 {
 		return applied, nil
 	}
@@ -213,18 +236,18 @@ func (s *Store) Record(ctx context.Context, o *Outcomes, keepCompleted bool) (Ap
 }
 
 // outcomesBatch returns the statements that record outcomes, and what they will
-// tell.
-func outcomesBatch(o *Outcomes, keepCompleted bool) (*pgx.Batch, Applied) {
+// tell. First says that none of what was delivered was attempted before.
+func outcomesBatch(o *Outcomes, keepCompleted, first bool) (*pgx.Batch, Applied) {
 	applied := newApplied(o)
 	var batch pgx.Batch
-	queueDelivered(&batch, o.Delivered, keepCompleted, applied.Delivered)
+	queueDelivered(&batch, o.Delivered, keepCompleted, first, applied.Delivered)
 	queueUndelivered(&batch, o.Daemon, o.Undelivered, applied.Undelivered)
 	queueCounts(&batch, o.Daemon, o.Counts, o.Secrets)
 	queueHealth(&batch, o.Health)
 	return &batch, applied
 }
 
-func queueDelivered(batch *pgx.Batch, outcomes []Delivered, keep bool, applied map[string]struct{}) {
+func queueDelivered(batch *pgx.Batch, outcomes []Delivered, keep, first bool, applied map[string]struct{}) {
 	n := len(outcomes)
 	if n == 0 {
 		return
@@ -235,11 +258,7 @@ func queueDelivered(batch *pgx.Batch, outcomes []Delivered, keep bool, applied m
 		o := &outcomes[i]
 		id[i], seen[i], attempt[i], object[i], reference[i], details[i] = o.ID, o.AttemptCount, string(o.Attempt), string(o.Object), o.Reference, text(o.Details)
 	}
-	sql := deliveredDeleteSQL
-	if keep {
-		sql = deliveredKeepSQL
-	}
-	batch.Queue(sql, id, seen, attempt, object, reference, details).Query(func(rows pgx.Rows) error {
+	batch.Queue(deliveredStatement(keep, first), id, seen, attempt, object, reference, details).Query(func(rows pgx.Rows) error {
 		var id string
 		_, err := pgx.ForEachRow(rows, []any{&id}, func() error {
 			applied[id] = struct{}{}
@@ -247,6 +266,18 @@ func queueDelivered(batch *pgx.Batch, outcomes []Delivered, keep bool, applied m
 		})
 		return err
 	})
+}
+
+func deliveredStatement(keep, first bool) string {
+	switch {
+	case keep && first:
+		return firstDeliveredKeepSQL
+	case keep:
+		return deliveredKeepSQL
+	case first:
+		return firstDeliveredSQL
+	}
+	return deliveredSQL
 }
 
 func queueUndelivered(batch *pgx.Batch, daemon string, outcomes []Undelivered, applied map[string]time.Time) {

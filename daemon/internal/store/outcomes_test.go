@@ -43,6 +43,35 @@ func TestRecordWritesAllOfABatchOrNothing(t *testing.T) {
 	}
 }
 
+// A producer may give a row the id and time of one that was delivered long ago: it
+// is delivered as well, and the log shows both.
+func TestRecordOfARowThatWasThereBefore(t *testing.T) {
+	t.Parallel()
+	for _, keep := range []bool{false, true} {
+		f := open(t)
+		d := f.destination(t, "acme", "one")
+		for range 2 {
+			f.exec(t, fmt.Sprintf(`insert into delivery_queue (id, organization_id, destination_id, payload, scheduled_at, created_at)
+				values ('same', 'acme', %d, '{}', now(), date_trunc('day', now()))`, d.ID))
+			f.submit(t, "acme", d.ID)
+			var o Outcomes
+			for _, it := range f.ready(t, d.ID, 2) {
+				o.Delivered = append(o.Delivered, Delivered{ID: it.ID, Attempt: []byte(`[{"code":"1"}]`), Object: []byte("{}")})
+			}
+			if applied, err := f.Record(t.Context(), &o, keep); err != nil || len(applied.Delivered) != 2 {
+				t.Fatalf("keep %t: applied %+v, %v", keep, applied, err)
+			}
+			f.exec(t, "delete from delivery_queue")
+		}
+		if n := query[int](t, f, "select sum(jsonb_array_length(attempts))::int from delivery_logs where delivery_id = 'same'"); n != 2 {
+			t.Errorf("keep %t: %d attempts in the log, want 2", keep, n)
+		}
+		if n := query[int](t, f, "select count(*)::int from delivery_logs"); n != 3 {
+			t.Errorf("keep %t: %d rows in the log, want 3", keep, n)
+		}
+	}
+}
+
 // TestSuccessRate compares the percentage that the database keeps with the
 // quotient of its own counters.
 func TestSuccessRate(t *testing.T) {

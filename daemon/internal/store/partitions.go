@@ -134,6 +134,18 @@ func (s *Store) makePartition(ctx context.Context, p logPartition) (made bool, e
 	return made && err == nil, err
 }
 
+const (
+	// logPartitionOptions: a day's rows are inserted, some of them updated, and dropped
+	// as a whole. With the server's own thresholds vacuum and analyze would look at a
+	// young day again and again.
+	logPartitionOptions = ` with (autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_insert_threshold = 100000,
+  autovacuum_analyze_threshold = 100000, autovacuum_analyze_scale_factor = 0.2)`
+	// logPartitionStatistics leaves out what migration 7 leaves out of delivery_logs:
+	// neither "like" nor attaching copies it.
+	logPartitionStatistics = ` alter object_details set statistics 0, alter attempts set statistics 0,
+  alter details set statistics 0, alter failure_reason set statistics 0`
+)
+
 // attachPartition makes a table first and attaches it then: "create table ..
 // partition of" would lock the whole of delivery_logs against everybody. Rows of
 // the day that already stand in the default partition move over.
@@ -141,7 +153,8 @@ func attachPartition(ctx context.Context, tx pgx.Tx, p logPartition) error {
 	name, from, to := quoteName(p.name()), quoteTime(p.from), quoteTime(p.to())
 	within := fmt.Sprintf("created_at >= %s and created_at < %s", from, to)
 	for _, sql := range []string{
-		"create table " + name + " (like delivery_logs including defaults including constraints)",
+		"create table " + name + " (like delivery_logs including defaults including constraints)" + logPartitionOptions,
+		"alter table " + name + logPartitionStatistics,
 		// Attaching takes this lock anyway; taken here, no row can come between.
 		"lock table delivery_logs_default in access exclusive mode",
 		"with moved as (delete from delivery_logs_default where " + within + " returning *) insert into " + name + " select * from moved",

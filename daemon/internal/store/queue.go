@@ -65,9 +65,9 @@ cross join lateral (
   order by coalesce(next_retry_at, scheduled_at), id
   limit p.k) q`
 
-// ReadReady returns the ready rows of all probes, each probe's in order of due
-// time and id. It writes nothing: the caller owns the lanes.
-func (s *Store) ReadReady(ctx context.Context, probes []Probe) ([]Item, error) {
+// ReadReady appends the ready rows of all probes to items, each probe's in order of
+// due time and id. It writes nothing: the caller owns the lanes.
+func (s *Store) ReadReady(ctx context.Context, probes []Probe, items []Item) ([]Item, error) {
 	ctx, cancel := s.deadline(ctx)
 	defer cancel()
 	n := len(probes)
@@ -76,9 +76,8 @@ func (s *Store) ReadReady(ctx context.Context, probes []Probe) ([]Item, error) {
 	for i, p := range probes {
 		destination[i], priority[i], limit[i], due[i], id[i] = p.DestinationID, p.Priority, p.Limit, p.AfterDue, p.AfterID
 	}
-	var items []Item
 	err := s.scan(ctx, s.durable, func(rows pgx.Rows) (err error) {
-		items, err = pgx.CollectRows(rows, scanItem)
+		items, err = pgx.AppendRows(items, rows, scanItem)
 		return err
 	}, readReadySQL, destination, priority, due, id, limit)
 	return items, wrap("reading ready rows", err)

@@ -13,7 +13,7 @@ func hot() map[string]string {
 	return map[string]string{
 		"insertItems": insertItemsSQL, "claimKeys": claimKeysSQL, "insertKeyedItems": insertKeyedItemsSQL, "readKey": readKeySQL,
 		"readReady": readReadySQL, "payload": payloadSQL, "discover": discoverSQL, "mark": markSQL,
-		"deliveredDelete": deliveredDeleteSQL, "deliveredKeep": deliveredKeepSQL, "undelivered": undeliveredSQL, "logged": loggedSQL,
+		"firstDelivered": firstDeliveredSQL, "delivered": deliveredSQL, "firstDeliveredKeep": firstDeliveredKeepSQL, "deliveredKeep": deliveredKeepSQL, "undelivered": undeliveredSQL, "logged": loggedSQL,
 		"health": healthSQL, "usage": usageSQL, "secretUse": secretUseSQL, "insertCounts": insertCountsSQL, "takeCounts": takeCountsSQL, "lockHealth": lockHealthSQL, "totals": totalsSQL, "renew": renewSQL, "live": daemonsSQL, "acquire": acquireSQL,
 		"release": releaseSQL, "releaseAll": releaseAllSQL, "sweepDaemons": sweepDaemonsSQL, "gone": goneSQL, "waiting": waitingSQL, "deadLetters": deadLettersSQL, "cancel": cancelSQL,
 		"replayOne": replayOneSQL, "replayMany": replayManySQL, "expire": expireSQL, "sweepKeys": sweepKeysSQL,
@@ -91,7 +91,8 @@ func TestPlansUseTheirIndexes(t *testing.T) {
 		{"cancel", cancelSQL, "delivery_queue_pkey"},
 		{"replayOne", replayOneSQL, "delivery_queue_pkey"},
 		{"mark", markSQL, "delivery_queue_pkey"},
-		{"delivered", deliveredDeleteSQL, "delivery_queue_pkey"},
+		{"firstDelivered", firstDeliveredSQL, "delivery_queue_pkey"},
+		{"delivered", deliveredSQL, "delivery_queue_pkey"},
 		{"undelivered", undeliveredSQL, "delivery_queue_pkey"},
 		{"listLogs", st.delivery.listLogs.sql, "organization_id_created_at_idx"},
 	} {

@@ -95,7 +95,7 @@ func submission(id, organization string, destinations ...int32) Submission {
 // ready reads up to limit ready rows of a destination at priority 0.
 func (f *fixture) ready(t testing.TB, destination int32, limit int32) []Item {
 	t.Helper()
-	items, err := f.ReadReady(t.Context(), []Probe{{DestinationID: destination, Limit: limit}})
+	items, err := f.ReadReady(t.Context(), []Probe{{DestinationID: destination, Limit: limit}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -105,7 +105,7 @@ func claimRun(ctx context.Context, db *store.Store, blocked int) (ClaimRun, erro
 	const warm = 6
 	for i := range claimRuns + warm {
 		begun := time.Now()
-		items, err := db.ReadReady(ctx, probes(i))
+		items, err := db.ReadReady(ctx, probes(i), nil)
 		took := time.Since(begun)
 		if err == nil && len(items) != claimProbes*claimRows {
 			err = fmt.Errorf("%d rows of %d lanes, want %d", len(items), claimProbes, claimProbes*claimRows)
