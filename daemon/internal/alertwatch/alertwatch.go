@@ -32,7 +32,8 @@ const (
 	seenEvery = time.Minute
 	// byDaemon is who resolves an alert that is over.
 	byDaemon = "deliveryd"
-	// countFactor is how far beyond a threshold is counted: what is more is critical anyway.
+	// countFactor is how far beyond a threshold is counted: what is more is critical
+	// anyway. maxCounted bounds it, but for a threshold that is greater itself.
 	countFactor = 10
 	maxCounted  = 100_000
 	// countedAtOnce is at how many destinations dead letters and what waits are
@@ -173,10 +174,7 @@ func (w *Watch) figures(ctx context.Context, settings map[string]*alert.Settings
 	}
 	scopes := make([]store.AlertScope, 0, len(settings))
 	for _, s := range settings {
-		scopes = append(scopes, store.AlertScope{
-			Organization: s.Organization, DeadWindow: s.DeadLetters.Window,
-			DeadLimit: min(countFactor*s.DeadLetters.Count, maxCounted), BacklogLimit: min(countFactor*s.Backlog.Count, maxCounted),
-		})
+		scopes = append(scopes, scopeOf(s))
 	}
 	figures, err := w.o.Store.AlertFigures(ctx, scopes, w.looks%w.parts, w.parts)
 	if err != nil {
@@ -185,6 +183,16 @@ func (w *Watch) figures(ctx context.Context, settings map[string]*alert.Settings
 	w.looks++
 	w.parts = min(max((len(figures)+countedAtOnce-1)/countedAtOnce, 1), maxParts)
 	return figures, nil
+}
+
+// scopeOf says how far to count: beyond a threshold for the severity, but to the
+// threshold in any case.
+func scopeOf(s *alert.Settings) store.AlertScope {
+	limit := func(threshold int) int { return max(threshold, min(countFactor*threshold, maxCounted)) }
+	return store.AlertScope{
+		Organization: s.Organization, DeadWindow: s.DeadLetters.Window, DeadLimit: limit(s.DeadLetters.Count),
+		BacklogFrom: s.Backlog.Count, BacklogLimit: limit(s.Backlog.Count),
+	}
 }
 
 // key names what an alert is about.

@@ -37,8 +37,9 @@ type AlertScope struct {
 	// DeadWindow is how far back dead letters count; at most DeadLimit are counted.
 	DeadWindow time.Duration
 	DeadLimit  int
-	// BacklogLimit is the most waiting deliveries that are counted.
-	BacklogLimit int
+	// BacklogFrom is from how many waiting deliveries on they are counted, and
+	// BacklogLimit the most that are; 0: they are not.
+	BacklogFrom, BacklogLimit int
 }
 
 // AlertFigures is what alerts about one destination are decided by.
@@ -59,7 +60,7 @@ type AlertFigures struct {
 	// Counted: dead letters and what waits were looked at.
 	Counted            bool
 	DeadLetters        int32
-	Waiting            int32
+	Waiting            int32 // due; less than BacklogFrom may be 0
 	OldestSeconds      float64
 	Paused             bool
 	DisabledBySomebody bool
@@ -67,9 +68,11 @@ type AlertFigures struct {
 }
 
 // alertFiguresSQL counts at one destination in $6 only: that costs a descent or two
-// of an index where there is nothing, and else a row of the table for each delivery
-// that waits. Measured with 10,000 destinations and a million waiting deliveries,
-// 1.8 s for all. Alerts' own deliveries are no dead letters here: an alert about
+// of an index where there is nothing. To count what is due takes a row of the table
+// for each delivery, since the index has the due time as an expression; so it is done
+// where as many wait, due or not, as are worth an alert, which the index alone can
+// tell. Measured with 10,000 destinations, 980,000 waiting deliveries and $6 = 10: 83
+// ms instead of 355. Alerts' own deliveries are no dead letters here: an alert about
 // them could not be delivered either.
 const alertFiguresSQL = `
 select d.id, d.organization_id, d.label, d.disabled = 'true' and d.disabled_by = 'health', coalesce(d.disabled_reason, ''),
@@ -78,7 +81,7 @@ select d.id, d.organization_id, d.label, d.disabled = 'true' and d.disabled_by =
   coalesce(h.total_deliveries, 0), coalesce(h.total_failures, 0),
   case when h.last_success_at > now() - interval '10 minutes' then coalesce(h.average_response_time, 0) else 0 end,
   d.id % $6 = $5, dead.n, waiting.n, coalesce(oldest.seconds, 0)::float8, d.paused_at is not null, d.disabled = 'true', d.breaker_forced_at is not null
-from unnest($1::text[], $2::bigint[], $3::int[], $4::int[]) as x(organization_id, dead_ms, dead_limit, backlog_limit)
+from unnest($1::text[], $2::bigint[], $3::int[], $4::int[], $7::int[]) as x(organization_id, dead_ms, dead_limit, backlog_limit, backlog_from)
 join delivery_destinations d on d.organization_id = x.organization_id
 left join destination_health h on h.destination_id = d.id
 cross join lateral (select count(*)::int as n from (
@@ -88,7 +91,11 @@ cross join lateral (select count(*)::int as n from (
   limit x.dead_limit) q) dead
 cross join lateral (select count(*)::int as n from (
   select 1 from delivery_queue q
-  where d.id % $6 = $5 and q.destination_id = d.id and q.status in ('pending', 'processing') and coalesce(q.next_retry_at, q.scheduled_at) <= now()
+  where d.id % $6 = $5 and q.destination_id = d.id and q.status in ('pending', 'processing')
+  limit greatest(x.backlog_from, 1)) q) there
+cross join lateral (select count(*)::int as n from (
+  select 1 from delivery_queue q
+  where x.backlog_from > 0 and there.n >= x.backlog_from and q.destination_id = d.id and q.status in ('pending', 'processing') and coalesce(q.next_retry_at, q.scheduled_at) <= now()
   limit x.backlog_limit) q) waiting
 cross join lateral (
   select extract(epoch from now() - min(q.due)) as seconds from generate_series(0, 10) p
@@ -96,7 +103,7 @@ cross join lateral (
     select coalesce(next_retry_at, scheduled_at) as due from delivery_queue q
     where q.destination_id = d.id and (-q.priority) = -p and q.status in ('pending', 'processing') and coalesce(q.next_retry_at, q.scheduled_at) <= now()
     order by coalesce(next_retry_at, scheduled_at), id limit 1) q
-  where waiting.n > 0) oldest
+  where there.n > 0) oldest
 order by d.id`
 
 // AlertFigures returns the figures of all destinations of some organizations, with
@@ -105,14 +112,16 @@ func (s *Store) AlertFigures(ctx context.Context, scopes []AlertScope, part, par
 	ctx, cancel := s.deadline(ctx)
 	defer cancel()
 	n := len(scopes)
-	organization, window, dead, backlog := make([]string, n), make([]int64, n), make([]int32, n), make([]int32, n)
+	organization, window, dead := make([]string, n), make([]int64, n), make([]int32, n)
+	backlog, from := make([]int32, n), make([]int32, n)
 	for i, sc := range scopes {
-		organization[i], window[i], dead[i], backlog[i] = sc.Organization, sc.DeadWindow.Milliseconds(), int32(sc.DeadLimit), int32(sc.BacklogLimit)
+		organization[i], window[i], dead[i] = sc.Organization, sc.DeadWindow.Milliseconds(), int32(sc.DeadLimit)
+		backlog[i], from[i] = int32(sc.BacklogLimit), int32(sc.BacklogFrom)
 	}
 	err = s.scan(ctx, s.relaxed, func(rows pgx.Rows) (err error) {
 		figures, err = pgx.CollectRows(rows, pgx.RowToStructByPos[AlertFigures])
 		return err
-	}, alertFiguresSQL, organization, window, dead, backlog, part, parts)
+	}, alertFiguresSQL, organization, window, dead, backlog, part, parts, from)
 	return figures, wrap("reading the figures of alerts", err)
 }
 

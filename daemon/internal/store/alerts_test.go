@@ -20,7 +20,7 @@ func TestAlertFiguresCountInTurns(t *testing.T) {
 	f.destination(t, "other", "theirs")
 	counted := map[int32]int{}
 	for part := range parts {
-		list, err := f.AlertFigures(t.Context(), []AlertScope{{Organization: "acme", DeadWindow: time.Hour, DeadLimit: 10, BacklogLimit: 10}}, part, parts)
+		list, err := f.AlertFigures(t.Context(), []AlertScope{{Organization: "acme", DeadWindow: time.Hour, DeadLimit: 10, BacklogFrom: 1, BacklogLimit: 10}}, part, parts)
 		if err != nil || len(list) != destinations {
 			t.Fatalf("%d destinations, %v", len(list), err)
 		}
@@ -35,6 +35,28 @@ func TestAlertFiguresCountInTurns(t *testing.T) {
 	}
 	if len(counted) != destinations {
 		t.Errorf("counted at %v in all turns, want once at each of %d", counted, destinations)
+	}
+}
+
+// What is due is counted from where it matters on; how long the oldest has been due
+// is always told.
+func TestAlertFiguresCountABacklog(t *testing.T) {
+	t.Parallel()
+	f := open(t)
+	d := f.destination(t, "acme", "billing")
+	// Five are due for 10 to 14 minutes, four are due in an hour.
+	f.exec(t, `insert into delivery_queue (id, organization_id, destination_id, payload, scheduled_at, priority)
+		select 'q' || i, 'acme', $1, '{}', now() + case when i > 4 then interval '1 hour' else (10 + i) * interval '-1 minute' end, i from generate_series(0, 8) i`, d.ID)
+	for _, test := range []struct{ from, limit, want int }{
+		{5, 100, 5}, {5, 3, 3}, {6, 100, 5}, {9, 100, 5}, {10, 100, 0}, {0, 0, 0},
+	} {
+		list, err := f.AlertFigures(t.Context(), []AlertScope{{Organization: "acme", BacklogFrom: test.from, BacklogLimit: test.limit}}, 0, 1)
+		if err != nil || len(list) != 1 {
+			t.Fatalf("%d destinations, %v", len(list), err)
+		}
+		if got := list[0]; int(got.Waiting) != test.want || got.OldestSeconds < 14*60 || got.OldestSeconds > 15*60 {
+			t.Errorf("from %d up to %d: %d wait, the oldest for %.0f s; want %d, and 14 minutes", test.from, test.limit, got.Waiting, got.OldestSeconds, test.want)
+		}
 	}
 }
 
