@@ -8,20 +8,21 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// uploadFrame holds a chunk of 256 KiB with its frame.
-const uploadFrame = 256<<10 + 64
-
-// codec is gRPC's own for protobuf, with buffers that a chunk of an upload fits
-// in: gRPC's pool has none between 32 KiB and 1 MiB, and takes a MiB for each.
+// codec is gRPC's own for protobuf, with two differences. Chunks of an upload are
+// not copied. And its pool has buffers between 32 KiB and 1 MiB, of which gRPC's
+// takes the latter.
 type codec struct{ pool mem.BufferPool }
 
 // Codec returns the codec of a call or server that moves uploads.
 func Codec() encoding.CodecV2 {
-	return codec{mem.NewTieredBufferPool(256, 4<<10, 16<<10, 32<<10, 128<<10, uploadFrame, 1<<20)}
+	return codec{mem.NewTieredBufferPool(256, 4<<10, 16<<10, 32<<10, 128<<10, 256<<10, 1<<20)}
 }
 
 // Marshal implements encoding.CodecV2.
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
+	if chunk, ok := v.(*chunk); ok {
+		return chunk.marshal(), nil
+	}
 	m, ok := v.(proto.Message)
 	if !ok {
 		return nil, fmt.Errorf("encoding a %T: it is no message", v)
@@ -42,6 +43,9 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 
 // Unmarshal implements encoding.CodecV2.
 func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+	if frame, ok := v.(*uploadFrame); ok {
+		return frame.unmarshal(data)
+	}
 	m, ok := v.(proto.Message)
 	if !ok {
 		return fmt.Errorf("decoding into a %T: it is no message", v)

@@ -1,11 +1,8 @@
 package transport_test
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
-	"fmt"
 	"io"
 	"runtime"
 	"strings"
@@ -270,56 +267,5 @@ func TestLargestItem(t *testing.T) {
 	list[0].Data = make([]byte, transport.MaxMessageBytes-1024)
 	if r := deliver(t, client, &transportv1.DeliverRequest{Instances: []*transportv1.InstanceRef{ref}, Items: list})["item-0"]; r.GetSuccess() == nil || size.Load() != transport.MaxMessageBytes-1024 {
 		t.Errorf("%v, %d bytes", r, size.Load())
-	}
-}
-
-func TestUpload(t *testing.T) {
-	t.Parallel()
-	content := bytes.Repeat([]byte("0123456789"), 100_000)
-	digest := sha256.Sum256(content)
-	for _, c := range []struct {
-		name   string
-		size   int
-		digest []byte
-		send   []byte
-		damage bool
-	}{
-		{"whole", len(content), digest[:], content, false},
-		{"short", len(content), digest[:], content[:len(content)-1], true},
-		{"long", len(content) - 1, digest[:], content, true},
-		{"changed", len(content), make([]byte, 32), content, true},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			f := &fake{upload: func(_ context.Context, d *transport.Delivery, body io.Reader) (transport.Receipt, error) {
-				got, err := io.ReadAll(body)
-				if err != nil {
-					return transport.Receipt{}, transport.Transient(err, transport.WithCode("damaged"))
-				}
-				return transport.Receipt{Reference: fmt.Sprint(d.Artifact.Name, " ", len(got))}, nil
-			}}
-			client := serveFake(t, f, transport.Capabilities{Upload: true})
-			ref := open(t, client, 1, 0)
-			stream, err := client.Upload(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			item := items(1, time.Now().Add(time.Minute))[0]
-			item.Artifact = &transportv1.Artifact{Name: "a.csv", Size: uint64(c.size), Sha256: c.digest}
-			_ = stream.Send(&transportv1.UploadRequest{Frame: &transportv1.UploadRequest_Header{Header: &transportv1.UploadHeader{Instance: ref, Item: item}}})
-			for rest := c.send; len(rest) > 0; {
-				n := min(len(rest), 256<<10)
-				_ = stream.Send(&transportv1.UploadRequest{Frame: &transportv1.UploadRequest_Chunk{Chunk: rest[:n]}})
-				rest = rest[n:]
-			}
-			response, err := stream.CloseAndRecv()
-			if err != nil {
-				t.Fatal(err)
-			}
-			r := response.GetResult()
-			if c.damage != (r.GetFailure().GetCode() == "damaged") || c.damage == (r.GetSuccess().GetReference() == "a.csv 1000000") {
-				t.Errorf("%v", r)
-			}
-		})
 	}
 }

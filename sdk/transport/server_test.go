@@ -53,7 +53,7 @@ func (f *fake) TestConnection(_ context.Context, ping bool) []transport.Step {
 }
 
 // serveFake serves f behind a real gRPC connection.
-func serveFake(t testing.TB, f *fake, capabilities transport.Capabilities) transportv1.TransportClient {
+func serveFake(t testing.TB, f *fake, capabilities transport.Capabilities, options ...grpc.ServerOption) transportv1.TransportClient {
 	t.Helper()
 	server, err := transport.NewServer(transport.Plugin[fakeConfig]{
 		Name: "fake", Version: "1.0.0", Summary: "For tests.", Capabilities: capabilities,
@@ -66,7 +66,8 @@ func serveFake(t testing.TB, f *fake, capabilities transport.Capabilities) trans
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := grpc.NewServer(grpc.MaxRecvMsgSize(transport.MaxMessageBytes), grpc.InitialWindowSize(1<<20), grpc.InitialConnWindowSize(4<<20))
+	options = append(options, grpc.MaxRecvMsgSize(transport.MaxMessageBytes), grpc.InitialWindowSize(1<<20), grpc.InitialConnWindowSize(4<<20))
+	g := grpc.NewServer(options...)
 	transportv1.RegisterTransportServer(g, server)
 	go func() { _ = g.Serve(listener) }()
 	t.Cleanup(g.Stop)

@@ -43,20 +43,20 @@ func (s *Server) Upload(stream grpc.ClientStreamingServer[transportv1.UploadRequ
 	if !ok {
 		return status.Error(codes.Unimplemented, "this transport takes no uploads")
 	}
-	return stream.SendAndClose(&transportv1.UploadResponse{Result: s.upload(stream, i.name, uploader, header.GetItem())})
+	return stream.SendAndClose(&transportv1.UploadResponse{Result: s.upload(stream, i.name, uploader, header)})
 }
 
-func (s *Server) upload(stream grpc.ClientStreamingServer[transportv1.UploadRequest, transportv1.UploadResponse], name string, u Uploader, item *transportv1.Item) *transportv1.Result {
+func (s *Server) upload(stream grpc.ClientStreamingServer[transportv1.UploadRequest, transportv1.UploadResponse], name string, u Uploader, header *transportv1.UploadHeader) *transportv1.Result {
 	ctx := stream.Context()
-	delivery := deliveryOf(item)
+	delivery := deliveryOf(header.GetItem())
 	if !delivery.Deadline.IsZero() {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(ctx, delivery.Deadline)
 		defer cancel()
 	}
-	r := result{id: item.GetId()}
+	r := result{id: delivery.ID}
 	start := time.Now()
-	body := &uploadBody{stream: stream, left: delivery.Artifact.Size, digest: sha256.New(), want: delivery.Artifact.SHA256}
+	body := newUploadBody(stream, delivery.Artifact, header.GetDigestChecked())
 	receipt, err := s.callUploader(ctx, name, u, &delivery, body)
 	return r.fill(receipt, err, time.Since(start))
 }
@@ -73,45 +73,60 @@ func (s *Server) callUploader(ctx context.Context, name string, u Uploader, d *D
 }
 
 // uploadBody reads the chunks and vouches for the whole: io.EOF comes only
-// after size and digest were found right.
+// after size and digest were found right, the latter here or by the host. What is not
+// read of a chunk is left to the garbage collector: a transport's request may still
+// be reading when it has failed.
 type uploadBody struct {
-	stream grpc.ClientStreamingServer[transportv1.UploadRequest, transportv1.UploadResponse]
-	chunk  []byte
+	stream grpc.ServerStream
+	frame  uploadFrame
 	left   int64
-	digest hash.Hash
+	digest hash.Hash // nil where the host checks it
 	want   []byte
 	err    error
 }
 
+func newUploadBody(stream grpc.ServerStream, a *Artifact, checked bool) *uploadBody {
+	b := &uploadBody{stream: stream, left: a.Size, want: a.SHA256}
+	if !checked {
+		b.digest = sha256.New()
+	}
+	return b
+}
+
 func (b *uploadBody) Read(p []byte) (int, error) {
-	for len(b.chunk) == 0 && b.err == nil {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	for b.frame.left == 0 && b.err == nil {
 		b.next()
 	}
-	if len(b.chunk) == 0 {
+	if b.err != nil {
 		return 0, b.err
 	}
-	n := copy(p, b.chunk)
-	b.chunk = b.chunk[n:]
-	return n, nil
+	n, err := b.frame.read(p)
+	if b.digest != nil {
+		b.digest.Write(p[:n])
+	}
+	return n, err
 }
 
 func (b *uploadBody) next() {
-	frame, err := b.stream.Recv()
+	err := b.frame.receive(b.stream)
 	switch {
 	case errors.Is(err, io.EOF):
 		b.err = b.verdict()
 	case err != nil:
 		b.err = fmt.Errorf("receiving the upload: %w", err)
-	case frame.GetHeader() != nil:
+	case b.frame.GetHeader() != nil:
 		b.err = fmt.Errorf("%w: a second header", ErrDamagedUpload)
+	case b.frame.Crc32C == nil && b.digest == nil:
+		b.err = fmt.Errorf("%w: a chunk without a CRC-32C", ErrDamagedUpload)
+	case b.frame.Crc32C != nil && b.frame.GetCrc32C() != b.frame.sum:
+		b.err = fmt.Errorf("%w: the CRC-32C of a chunk differs from the announced one", ErrDamagedUpload)
 	default:
-		b.chunk = frame.GetChunk()
-		b.left -= int64(len(b.chunk))
-		if b.left < 0 {
-			b.chunk, b.err = nil, fmt.Errorf("%w: longer than announced", ErrDamagedUpload)
-			return
+		if b.left -= int64(b.frame.left); b.left < 0 {
+			b.err = fmt.Errorf("%w: longer than announced", ErrDamagedUpload)
 		}
-		b.digest.Write(b.chunk)
 	}
 }
 
@@ -119,7 +134,7 @@ func (b *uploadBody) verdict() error {
 	if b.left != 0 {
 		return fmt.Errorf("%w: %d bytes are missing", ErrDamagedUpload, b.left)
 	}
-	if !bytes.Equal(b.digest.Sum(nil), b.want) {
+	if b.digest != nil && !bytes.Equal(b.digest.Sum(nil), b.want) {
 		return fmt.Errorf("%w: its SHA-256 differs from the announced one", ErrDamagedUpload)
 	}
 	return io.EOF

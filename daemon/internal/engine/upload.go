@@ -134,6 +134,7 @@ type content struct {
 	name, contentType string
 	size              int64
 	sha256            []byte
+	checked           bool // body ends without an error only where sha256 was found right
 	body              io.ReadCloser
 }
 
@@ -188,7 +189,7 @@ func (e *Engine) content(it *item) (*content, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &content{name: a.Name, contentType: a.ContentType, size: a.Size, sha256: a.Sha256, body: body}, nil
+	return &content{name: a.Name, contentType: a.ContentType, size: a.Size, sha256: a.Sha256, checked: true, body: body}, nil
 }
 
 // hand hands the content to the plugin, in the way that it can take it.
@@ -209,7 +210,8 @@ func (e *Engine) hand(ctx context.Context, it *item, c *content, deadline time.T
 	wire.Data = nil
 	wire.Artifact = &transportv1.Artifact{Name: c.name, ContentType: c.contentType, Size: uint64(c.size), Sha256: c.sha256}
 	body := &watched{Reader: c.body}
-	result, err := e.transports.Upload(ctx, it.instance.transport, &transportv1.UploadHeader{Instance: it.instance.ref, Item: wire}, body)
+	header := &transportv1.UploadHeader{Instance: it.instance.ref, Item: wire, DigestChecked: c.checked}
+	result, err := e.transports.Upload(ctx, it.instance.transport, header, body)
 	if err != nil && body.err != nil {
 		return nil, &localError{body.err}
 	}

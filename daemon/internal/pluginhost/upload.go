@@ -2,16 +2,12 @@ package pluginhost
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
 	transportv1 "github.com/deliveryd/deliveryd/gen/transport/v1"
+	"github.com/deliveryd/deliveryd/sdk/transport"
 )
-
-// uploadChunk is the knee of cost per byte over the socket: 4.2 ms of CPU per
-// MiB, host and plugin together.
-const uploadChunk = 256 << 10
 
 // Upload hands one item to the plugin whose body does not fit a batch, and
 // returns its result, within the bounds of the contract. The header's item
@@ -65,7 +61,7 @@ func (p *process) upload(ctx context.Context, track *tracker, header *transportv
 	defer p.itemsIn.Add(-1)
 	frame := &transportv1.UploadRequest{Frame: &transportv1.UploadRequest_Header{Header: header}}
 	if err := stream.Send(frame); err == nil {
-		if err := sendBody(stream, body); err != nil {
+		if err := transport.SendBody(stream, body); err != nil {
 			return nil, fmt.Errorf("uploading by %q: reading the body: %w", p.name, err)
 		}
 	}
@@ -81,29 +77,4 @@ func (p *process) upload(ctx context.Context, track *tracker, header *transportv
 		return nil, p.incomplete(ctx, track, io.EOF)
 	}
 	return accepted[0], nil
-}
-
-type uploader interface {
-	Send(*transportv1.UploadRequest) error
-}
-
-// sendBody sends body in chunks until its end or until the plugin takes no
-// more. Its error is one of body alone.
-func sendBody(stream uploader, body io.Reader) error {
-	buffer := make([]byte, uploadChunk)
-	for {
-		n, err := io.ReadFull(body, buffer)
-		if n > 0 {
-			// Send marshals before it returns: the buffer is free again.
-			if stream.Send(&transportv1.UploadRequest{Frame: &transportv1.UploadRequest_Chunk{Chunk: buffer[:n]}}) != nil {
-				return nil //nolint:nilerr // why the plugin takes no more is in its answer
-			}
-		}
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
 }

@@ -2309,7 +2309,9 @@ type UploadRequest struct {
 	//
 	//	*UploadRequest_Header
 	//	*UploadRequest_Chunk
-	Frame         isUploadRequest_Frame `protobuf_oneof:"frame"`
+	Frame isUploadRequest_Frame `protobuf_oneof:"frame"`
+	// Optional. CRC-32C of the chunk.
+	Crc32C        *uint32 `protobuf:"fixed32,3,opt,name=crc32c,proto3,oneof" json:"crc32c,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2369,6 +2371,13 @@ func (x *UploadRequest) GetChunk() []byte {
 	return nil
 }
 
+func (x *UploadRequest) GetCrc32C() uint32 {
+	if x != nil && x.Crc32C != nil {
+		return *x.Crc32C
+	}
+	return 0
+}
+
 type isUploadRequest_Frame interface {
 	isUploadRequest_Frame()
 }
@@ -2391,7 +2400,11 @@ type UploadHeader struct {
 	// Required.
 	Instance *InstanceRef `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
 	// Required. With artifact set; Item.instance is ignored.
-	Item          *Item `protobuf:"bytes,2,opt,name=item,proto3" json:"item,omitempty"`
+	Item *Item `protobuf:"bytes,2,opt,name=item,proto3" json:"item,omitempty"`
+	// Optional. The host finds the digest of the artifact right before it ends the
+	// stream, and cancels the call otherwise; every chunk has its crc32c. A plugin
+	// that checks those and the size need not find the digest itself.
+	DigestChecked bool `protobuf:"varint,3,opt,name=digest_checked,json=digestChecked,proto3" json:"digest_checked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2438,6 +2451,13 @@ func (x *UploadHeader) GetItem() *Item {
 		return x.Item
 	}
 	return nil
+}
+
+func (x *UploadHeader) GetDigestChecked() bool {
+	if x != nil {
+		return x.DigestChecked
+	}
+	return false
 }
 
 type UploadResponse struct {
@@ -2834,14 +2854,17 @@ const file_deliveryd_transport_v1_transport_proto_rawDesc = "" +
 	"\fCLASS_CONFIG\x10\x05\x12\x13\n" +
 	"\x0fCLASS_PERMANENT\x10\x06\x12\x11\n" +
 	"\rCLASS_EXPIRED\x10\a\x12\x19\n" +
-	"\x15CLASS_UNKNOWN_OUTCOME\x10\b\"p\n" +
+	"\x15CLASS_UNKNOWN_OUTCOME\x10\b\"\x98\x01\n" +
 	"\rUploadRequest\x12>\n" +
 	"\x06header\x18\x01 \x01(\v2$.deliveryd.transport.v1.UploadHeaderH\x00R\x06header\x12\x16\n" +
-	"\x05chunk\x18\x02 \x01(\fH\x00R\x05chunkB\a\n" +
-	"\x05frame\"\x81\x01\n" +
+	"\x05chunk\x18\x02 \x01(\fH\x00R\x05chunk\x12\x1b\n" +
+	"\x06crc32c\x18\x03 \x01(\aH\x01R\x06crc32c\x88\x01\x01B\a\n" +
+	"\x05frameB\t\n" +
+	"\a_crc32c\"\xa8\x01\n" +
 	"\fUploadHeader\x12?\n" +
 	"\binstance\x18\x01 \x01(\v2#.deliveryd.transport.v1.InstanceRefR\binstance\x120\n" +
-	"\x04item\x18\x02 \x01(\v2\x1c.deliveryd.transport.v1.ItemR\x04item\"H\n" +
+	"\x04item\x18\x02 \x01(\v2\x1c.deliveryd.transport.v1.ItemR\x04item\x12%\n" +
+	"\x0edigest_checked\x18\x03 \x01(\bR\rdigestChecked\"H\n" +
 	"\x0eUploadResponse\x126\n" +
 	"\x06result\x18\x01 \x01(\v2\x1e.deliveryd.transport.v1.ResultR\x06result\"R\n" +
 	"\rHealthRequest\x12A\n" +

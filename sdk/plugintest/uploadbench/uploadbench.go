@@ -23,10 +23,10 @@ import (
 	transportv1 "github.com/deliveryd/deliveryd/gen/transport/v1"
 	"github.com/deliveryd/deliveryd/sdk/conformance"
 	"github.com/deliveryd/deliveryd/sdk/plugintest"
+	"github.com/deliveryd/deliveryd/sdk/transport"
 )
 
 const (
-	chunk = 256 << 10 // as the daemon sends
 	limit = 10 * time.Minute
 )
 
@@ -81,18 +81,13 @@ func (p *Plugin) Upload(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	header := &transportv1.UploadHeader{Instance: instance(), Item: &transportv1.Item{
+	header := &transportv1.UploadHeader{Instance: instance(), DigestChecked: true, Item: &transportv1.Item{
 		Id: id, DeliveryId: id, Attempt: 1, OrganizationId: "acme", CreatedAt: timestamppb.Now(), Deadline: timestamppb.New(time.Now().Add(limit)),
 		Artifact: &transportv1.Artifact{Name: "big.txt", ContentType: "text/plain", Size: uint64(p.size), Sha256: p.digest},
 	}}
-	err = stream.Send(&transportv1.UploadRequest{Frame: &transportv1.UploadRequest_Header{Header: header}})
-	for body, buffer := File(p.size), make([]byte, chunk); err == nil; {
-		n, readErr := io.ReadFull(body, buffer)
-		if n > 0 {
-			err = stream.Send(&transportv1.UploadRequest{Frame: &transportv1.UploadRequest_Chunk{Chunk: buffer[:n]}})
-		}
-		if readErr != nil {
-			break
+	if err := stream.Send(&transportv1.UploadRequest{Frame: &transportv1.UploadRequest_Header{Header: header}}); err == nil {
+		if err := transport.SendBody(stream, File(p.size)); err != nil {
+			return err
 		}
 	}
 	response, err := stream.CloseAndRecv()
