@@ -6,9 +6,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/deliveryd/deliveryd/daemon/internal/app"
+	"github.com/deliveryd/deliveryd/sdk/pace"
 )
 
-func newDev() *cobra.Command {
+func newDev(pacer *pace.Pacer) *cobra.Command {
 	var paths []string
 	var dev app.Dev
 	cmd := &cobra.Command{
@@ -27,7 +28,7 @@ func newDev() *cobra.Command {
 		}
 		return shown(cmd, app.Run(cmd.Context(), app.Options{
 			ConfigPaths: paths, Dev: &dev, Version: version, Revision: revision(),
-			Stdout: cmd.OutOrStdout(), Stderr: cmd.ErrOrStderr(),
+			Pacer: pacer, Stdout: cmd.OutOrStdout(), Stderr: cmd.ErrOrStderr(),
 		}))
 	}
 	return cmd

@@ -148,7 +148,7 @@ func documentedCommands(text string, markdown bool) [][]string {
 
 // checkCommand reports what is wrong with the words behind `deliveryd`.
 func checkCommand(words []string) error {
-	at := newRoot()
+	at := newRoot(nil)
 	for i, word := range words {
 		name, isFlag := strings.CutPrefix(word, "--")
 		if isFlag {
@@ -228,7 +228,7 @@ func TestDocsMakeTargetsExist(t *testing.T) {
 }
 
 func isCommand(word string) bool {
-	return slices.ContainsFunc(newRoot().Commands(), func(c *cobra.Command) bool { return c.Name() == word })
+	return slices.ContainsFunc(newRoot(nil).Commands(), func(c *cobra.Command) bool { return c.Name() == word })
 }
 
 func TestCheckCommandFindsWhatIsWrong(t *testing.T) {
@@ -380,7 +380,7 @@ func TestUnitFitsTheDaemon(t *testing.T) {
 func TestDocsHelpHasExitCodes(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	if code := run(t.Context(), []string{"help"}, strings.NewReader(""), &out, io.Discard); code != exitOK {
+	if code := run(t.Context(), nil, []string{"help"}, strings.NewReader(""), &out, io.Discard); code != exitOK {
 		t.Fatalf("exit code %d", code)
 	}
 	page := readFile(t, "docs/operations.md")

@@ -16,13 +16,12 @@ import (
 var version = "dev"
 
 func main() {
-	pace.Start(pace.HostSpare)
-	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	os.Exit(run(context.Background(), pace.Start(pace.HostSpare), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
 // run runs the command line and returns the exit code.
-func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	root := newRoot()
+func run(ctx context.Context, pacer *pace.Pacer, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	root := newRoot(pacer)
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)

@@ -2,9 +2,11 @@ package main
 
 import (
 	"github.com/spf13/cobra"
+
+	"github.com/deliveryd/deliveryd/sdk/pace"
 )
 
-func newRoot() *cobra.Command {
+func newRoot(pacer *pace.Pacer) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "deliveryd",
 		Short: "Delivers what must arrive: webhooks and more, reliably and provably",
@@ -20,7 +22,7 @@ func newRoot() *cobra.Command {
 		return usageError{hinted{err, "see " + cmd.CommandPath() + " --help"}}
 	})
 	root.AddCommand(
-		newRun(), newDev(), newMigrate(), newConfig(), newSend(), newDeliveries(), newDestinations(), newAlerts(), newSecrets(), newKeys(), newAudit(),
+		newRun(pacer), newDev(pacer), newMigrate(), newConfig(), newSend(), newDeliveries(), newDestinations(), newAlerts(), newSecrets(), newKeys(), newAudit(),
 		newPlugin(), newReload(), newVersion(),
 	)
 	for _, cmd := range all(root) {

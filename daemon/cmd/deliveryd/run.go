@@ -8,9 +8,10 @@ import (
 	"golang.org/x/term"
 
 	"github.com/deliveryd/deliveryd/daemon/internal/app"
+	"github.com/deliveryd/deliveryd/sdk/pace"
 )
 
-func newRun() *cobra.Command {
+func newRun(pacer *pace.Pacer) *cobra.Command {
 	var paths []string
 	var skipMigrate bool
 	cmd := &cobra.Command{
@@ -27,7 +28,7 @@ func newRun() *cobra.Command {
 		}
 		return shown(cmd, app.Run(cmd.Context(), app.Options{
 			ConfigPaths: paths, SkipMigrate: skipMigrate, Version: version, Revision: revision(),
-			Stdout: cmd.OutOrStdout(), Stderr: cmd.ErrOrStderr(),
+			Pacer: pacer, Stdout: cmd.OutOrStdout(), Stderr: cmd.ErrOrStderr(),
 		}))
 	}
 	return cmd

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 
 	"github.com/deliveryd/deliveryd/daemon/internal/config"
+	"github.com/deliveryd/deliveryd/sdk/pace"
 )
 
 // Options say what to run.
@@ -29,6 +30,8 @@ type Options struct {
 	SkipMigrate bool
 	// Dev, when set, fills in what a trial on one machine needs. Defaults to nil.
 	Dev *Dev
+	// Pacer collects the garbage of this process. Defaults to nil: Go's own pace.
+	Pacer *pace.Pacer
 	// Stdout receives what is for the person who started the daemon. Defaults to os.Stdout.
 	Stdout io.Writer
 	// Stderr receives the log and diagnostics. Defaults to os.Stderr.

@@ -14,7 +14,8 @@ import (
 
 func (d *daemon) startArtifacts(ctx context.Context) (err error) {
 	d.artifacts, err = artifact.Open(ctx, artifact.Options{
-		Store: d.store, URL: d.cfg.Artifacts.URL, MaxSize: int64(d.cfg.Artifacts.MaxSize), Retention: d.cfg.Artifacts.Retention, Logger: d.log.Logger,
+		Store: d.store, URL: d.cfg.Artifacts.URL, MaxSize: int64(d.cfg.Artifacts.MaxSize), Retention: d.cfg.Artifacts.Retention,
+		Large: d.o.Pacer.Large, Logger: d.log.Logger,
 	})
 	if err != nil {
 		return err

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -46,6 +47,9 @@ const (
 	aliveFor = 15 * time.Minute
 	// renewEvery is how often an upload is renewed.
 	renewEvery = time.Minute
+	// largeSize is what is told to Options.Large: a transfer of less ends before it
+	// can make much garbage.
+	largeSize = 1 << 20
 	// readSize is how much of a body is read at a time.
 	readSize = 64 << 10
 )
@@ -62,6 +66,9 @@ type Options struct {
 	// Retention is how long an artifact is kept after its upload, and after the last
 	// delivery that needed it has ended. Defaults to 24 h.
 	Retention time.Duration
+	// Large is called when the transfer of a large artifact begins, and what it
+	// returns when that has ended. Defaults to nothing.
+	Large func() (end func())
 	// Logger is required.
 	Logger *slog.Logger
 }
@@ -73,6 +80,7 @@ type Service struct {
 	bucket    *bucket // nil: artifacts go to the database
 	maxSize   int64
 	retention time.Duration
+	onLarge   func() (end func())
 	log       *slog.Logger
 }
 
@@ -94,7 +102,7 @@ type writer interface {
 
 // Open returns a service. A bucket is not asked for anything yet.
 func Open(ctx context.Context, o Options) (*Service, error) {
-	s := &Service{store: o.Store, chunks: chunks{o.Store}, maxSize: o.MaxSize, retention: o.Retention, log: o.Logger}
+	s := &Service{store: o.Store, chunks: chunks{o.Store}, maxSize: o.MaxSize, retention: o.Retention, onLarge: o.Large, log: o.Logger}
 	if s.maxSize <= 0 {
 		s.maxSize = 5 << 30
 	}
@@ -151,6 +159,7 @@ func (s *Service) Put(ctx context.Context, a Announced, body io.Reader) (store.A
 	if err := s.store.CreateArtifact(ctx, &row, aliveFor); err != nil {
 		return store.Artifact{}, err
 	}
+	defer s.large(a.Size)()
 	size, digest, err := s.take(ctx, to, id, &a, body)
 	if err == nil {
 		row, err = s.store.FinishArtifact(ctx, id, size, digest, s.retention)
@@ -160,6 +169,14 @@ func (s *Service) Put(ctx context.Context, a Announced, body io.Reader) (store.A
 		return store.Artifact{}, fmt.Errorf("storing artifact %q: %w", a.Name, err)
 	}
 	return row, nil
+}
+
+// large begins a transfer of size bytes; negative: not known.
+func (s *Service) large(size int64) (end func()) {
+	if s.onLarge == nil || size >= 0 && size < largeSize {
+		return func() {}
+	}
+	return s.onLarge()
 }
 
 // giveUp leaves an upload to the sweep, at once where the database can be reached.
@@ -260,7 +277,7 @@ func (s *Service) Open(ctx context.Context, a *store.Artifact) (io.ReadCloser, e
 	if err != nil {
 		return nil, err
 	}
-	return &verified{ReadCloser: body, hash: sha256.New(), left: a.Size, want: a.Sha256}, nil
+	return &verified{ReadCloser: body, hash: sha256.New(), left: a.Size, want: a.Sha256, end: sync.OnceFunc(s.large(a.Size))}, nil
 }
 
 // newID makes an artifact's id.

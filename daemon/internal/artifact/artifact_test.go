@@ -27,6 +27,8 @@ type fixture struct {
 	*Service
 	sql *pgxpool.Pool
 	url string
+
+	begun, ended int // large transfers of a test that makes one at a time
 }
 
 // eachBackend runs a test with the artifacts in the database, in a folder and in
@@ -53,17 +55,20 @@ func open(t *testing.T, url string) *fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
+	f := &fixture{sql: db.Pool(t), url: url}
 	o := Options{Store: s, URL: url, MaxSize: maxSize, Retention: time.Hour, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))}
+	o.Large = func() func() { f.begun++; return func() { f.ended++ } }
 	service, err := Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
+	f.Service = service
 	t.Cleanup(func() {
 		if err := service.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	return &fixture{Service: service, sql: db.Pool(t), url: url}
+	return f
 }
 
 func (f *fixture) exec(t *testing.T, sql string, args ...any) {
@@ -116,7 +121,7 @@ func noise(n int) []byte {
 
 func TestWhatWasPutIsReadBack(t *testing.T) {
 	eachBackend(t, func(t *testing.T, f *fixture) {
-		for _, n := range []int{0, 1, chunkSize - 1, chunkSize, chunkSize + 1, 3*chunkSize + 12345} {
+		for _, n := range []int{0, 1, chunkSize - 1, chunkSize, chunkSize + 1, largeSize + 12345} {
 			body := noise(n)
 			digest := sha256.Sum256(body)
 			a, err := f.Put(t.Context(), Announced{Organization: "acme", Name: "x", ContentType: "a/b", Size: -1, SHA256: digest[:]},
@@ -137,6 +142,10 @@ func TestWhatWasPutIsReadBack(t *testing.T) {
 			if err != nil || !bytes.Equal(got, body) {
 				t.Errorf("%d bytes: read %d back, %v", n, len(got), err)
 			}
+		}
+		// Six of unknown size, and one that is large, there and back.
+		if f.begun != 8 || f.ended != 8 {
+			t.Errorf("%d large transfers have begun and %d ended, want 8", f.begun, f.ended)
 		}
 	})
 }

@@ -15,6 +15,7 @@ type verified struct {
 	left int64
 	want []byte
 	err  error
+	end  func()
 }
 
 // Read implements io.Reader.
@@ -33,6 +34,12 @@ func (v *verified) Read(p []byte) (int, error) {
 	}
 	v.err = err
 	return n, err
+}
+
+// Close implements io.Closer.
+func (v *verified) Close() error {
+	v.end()
+	return v.ReadCloser.Close()
 }
 
 func (v *verified) verdict() error {
