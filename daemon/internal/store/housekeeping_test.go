@@ -51,6 +51,11 @@ func TestPartitionsAreMadeAheadAndDropped(t *testing.T) {
 	if again, err := f.EnsureLogPartitions(t.Context(), 3*day, 30*day); err != nil || again != 0 {
 		t.Errorf("the second time made %d, %v", again, err)
 	}
+	if n := query[int](t, f, `select count(*) from pg_inherits i
+		join pg_attribute a on a.attrelid = i.inhrelid join pg_attribute p on p.attrelid = i.inhparent and p.attname = a.attname
+		where i.inhparent = 'delivery_logs'::regclass and a.attnum > 0 and a.attstattarget <> p.attstattarget`); n != 0 {
+		t.Errorf("%d columns of partitions have another statistics target than those of delivery_logs", n)
+	}
 	// The conflict target of outcomes works across the attached partitions.
 	f.exec(t, `insert into delivery_logs (delivery_id, destination_id, organization_id, object_details, status)
 		values ('x', 1, 'acme', '{}', 'retrying')`)

@@ -134,17 +134,18 @@ func (s *Store) makePartition(ctx context.Context, p logPartition) (made bool, e
 	return made && err == nil, err
 }
 
-const (
-	// logPartitionOptions: a day's rows are inserted, some of them updated, and dropped
-	// as a whole. With the server's own thresholds vacuum and analyze would look at a
-	// young day again and again.
-	logPartitionOptions = ` with (autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_insert_threshold = 100000,
+// logPartitionOptions: a day's rows are inserted, some of them updated, and dropped
+// as a whole. With the server's own thresholds vacuum and analyze would look at a
+// young day again and again.
+const logPartitionOptions = ` with (autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_insert_threshold = 100000,
   autovacuum_analyze_threshold = 100000, autovacuum_analyze_scale_factor = 0.2)`
-	// logPartitionStatistics leaves out what migration 7 leaves out of delivery_logs:
-	// neither "like" nor attaching copies it.
-	logPartitionStatistics = ` alter object_details set statistics 0, alter attempts set statistics 0,
-  alter details set statistics 0, alter failure_reason set statistics 0`
-)
+
+// statisticsSQL gives the statement that a partition gets the statistics targets of
+// delivery_logs by: neither "like" nor attaching copies them.
+const statisticsSQL = `
+select 'alter table ' || quote_ident($1) || ' ' || string_agg(format('alter %I set statistics %s', attname, attstattarget), ', ')
+from pg_attribute
+where attrelid = 'delivery_logs'::regclass and attnum > 0 and not attisdropped and attstattarget >= 0`
 
 // attachPartition makes a table first and attaches it then: "create table ..
 // partition of" would lock the whole of delivery_logs against everybody. Rows of
@@ -154,7 +155,6 @@ func attachPartition(ctx context.Context, tx pgx.Tx, p logPartition) error {
 	within := fmt.Sprintf("created_at >= %s and created_at < %s", from, to)
 	for _, sql := range []string{
 		"create table " + name + " (like delivery_logs including defaults including constraints)" + logPartitionOptions,
-		"alter table " + name + logPartitionStatistics,
 		// Attaching takes this lock anyway; taken here, no row can come between.
 		"lock table delivery_logs_default in access exclusive mode",
 		"with moved as (delete from delivery_logs_default where " + within + " returning *) insert into " + name + " select * from moved",
@@ -166,7 +166,12 @@ func attachPartition(ctx context.Context, tx pgx.Tx, p logPartition) error {
 			return err
 		}
 	}
-	return nil
+	var statistics *string
+	if err := tx.QueryRow(ctx, statisticsSQL, p.name()).Scan(&statistics); err != nil || statistics == nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, *statistics)
+	return err
 }
 
 // DropLogPartitions drops the partitions of delivery_logs whose last row is older

@@ -17,6 +17,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -116,24 +117,24 @@ func (c *Client) knows(host string) bool {
 // errHeaderInvalid does not quote: the value may be a secret.
 var errHeaderInvalid = errors.New("the request holds a header that HTTP does not allow")
 
-// Do sends one request: method and URL of template, which the response refers to
-// and which is not changed, with header and body. It reports whether all of the
-// request was written, also with an error. The body of the response must be
-// closed; neither header nor body of the request are used after Do has returned.
-func (c *Client) Do(ctx context.Context, template *http.Request, header http.Header, body []byte) (response *http.Response, wrote bool, err error) {
-	if !valid(template, header) {
+// Do sends one request: that of t, which the response refers to, with fields and
+// body. Each field has a name of its own, in canonical form, and takes the place of
+// what t has by that name. It reports whether all of the request was written, also
+// with an error. The body of the response must be closed; neither fields nor body
+// of the request are used after Do has returned.
+func (c *Client) Do(ctx context.Context, t *Template, fields []Field, body []byte) (response *http.Response, wrote bool, err error) {
+	if !t.valid || slices.ContainsFunc(fields, func(f Field) bool { return !f.valid() }) {
 		return nil, false, errHeaderInvalid
 	}
-	key := keyOf(template.URL)
 	for {
 		if ctx.Err() != nil {
 			return nil, false, context.Cause(ctx)
 		}
-		conn, reused, err := c.connection(ctx, key)
+		conn, reused, err := c.connection(ctx, t.key)
 		if err != nil {
 			return nil, false, ended(ctx, err)
 		}
-		response, wrote, err := conn.exchange(ctx, template, header, body)
+		response, wrote, err := conn.exchange(ctx, t, fields, body)
 		if err == nil {
 			return response, wrote, nil
 		}
@@ -142,24 +143,6 @@ func (c *Client) Do(ctx context.Context, template *http.Request, header http.Hea
 		}
 		return nil, wrote, ended(ctx, err)
 	}
-}
-
-// valid is what net/http checks of a request before it sends it.
-func valid(r *http.Request, header http.Header) bool {
-	if !httpguts.ValidHeaderFieldName(r.Method) || !httpguts.ValidHostHeader(r.Host) {
-		return false
-	}
-	for name, values := range header {
-		if !httpguts.ValidHeaderFieldName(name) {
-			return false
-		}
-		for _, value := range values {
-			if !httpguts.ValidHeaderFieldValue(value) {
-				return false
-			}
-		}
-	}
-	return true
 }
 
 // key names the connections that may serve a request.

@@ -1,12 +1,15 @@
 package direct
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -31,21 +34,48 @@ func TestRequest(t *testing.T) {
 	}
 }
 
+// TestFieldsReplaceTheTemplates: net/http and this package send the same.
+func TestFieldsReplaceTheTemplates(t *testing.T) {
+	t.Parallel()
+	fixed := request("http://example.com/hook?q=1")
+	fixed.Header = http.Header{"User-Agent": {"a"}, "Content-Type": {"application/json"}, "X-Two": {"1", "2"}}
+	template := NewTemplate(fixed)
+	for _, fields := range [][]Field{nil, {{"X-Own", "1"}}, {{"Content-Type", "text/csv"}, {"X-Own", "1"}}, {{"X-Two", "3"}}} {
+		raw := template.append(nil, fields, []byte("{}"))
+		got, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(raw)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got.Header.Del("Content-Length")
+		if want := template.Header(fields); !reflect.DeepEqual(got.Header, want) || got.ContentLength != 2 || got.RequestURI != "/hook?q=1" || got.Host != "example.com" {
+			t.Errorf("%v: sent %+v, want the header %v", fields, got, want)
+		}
+	}
+	if fixed.Header.Get("Content-Type") != "application/json" || fixed.Header.Get("X-Own") != "" {
+		t.Errorf("the template has become %v", fixed.Header)
+	}
+}
+
 // TestNothingIsInjected: what came from outside cannot end a header.
 func TestNothingIsInjected(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t, saying("HTTP/1.1 204 No Content\r\n\r\n"))
 	c := newClient(t)
-	for name, header := range map[string]http.Header{
-		"value": {"X-A": {"a\r\nX-B: b"}}, "name": {"X-A: a\r\nX-B": {"b"}}, "empty name": {"": {"b"}}, "NUL": {"X-A": {"a\x00"}},
+	for name, field := range map[string]Field{
+		"value": {"X-A", "a\r\nX-B: b"}, "name": {"X-A: a\r\nX-B", "b"}, "empty name": {"", "b"}, "NUL": {"X-A", "a\x00"},
 	} {
-		if _, wrote, err := c.Do(t.Context(), template(p.url()), header, nil); !errors.Is(err, errHeaderInvalid) || wrote { //nolint:bodyclose // there is none
+		if _, wrote, err := c.Do(t.Context(), NewTemplate(request(p.url())), []Field{field}, nil); !errors.Is(err, errHeaderInvalid) || wrote { //nolint:bodyclose // there is none
 			t.Errorf("%s: wrote %v, %v", name, wrote, err)
 		}
+		fixed := request(p.url())
+		fixed.Header = http.Header{field.Name: {field.Value}}
+		if _, wrote, err := c.Do(t.Context(), NewTemplate(fixed), nil, nil); !errors.Is(err, errHeaderInvalid) || wrote { //nolint:bodyclose // there is none
+			t.Errorf("%s in the template: wrote %v, %v", name, wrote, err)
+		}
 	}
-	host := template(p.url())
+	host := request(p.url())
 	host.Host = "a\r\nX-B: b"
-	if _, _, err := c.Do(t.Context(), host, nil, nil); !errors.Is(err, errHeaderInvalid) { //nolint:bodyclose // there is none
+	if _, _, err := c.Do(t.Context(), NewTemplate(host), nil, nil); !errors.Is(err, errHeaderInvalid) { //nolint:bodyclose // there is none
 		t.Errorf("host: %v", err)
 	}
 	if n, _ := p.seen(); n != 0 {
@@ -155,7 +185,7 @@ func TestCloseBreaksRead(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t, saying("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe"))
 	c := newClient(t)
-	response, _, err := c.Do(t.Context(), template(p.url()), nil, nil)
+	response, _, err := c.Do(t.Context(), NewTemplate(request(p.url())), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,7 +268,7 @@ func TestTLS(t *testing.T) {
 		c := newClient(t)
 		c.HTTP2 = true
 		c.TLS.RootCAs = server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
-		r := template(server.URL)
+		r := request(server.URL)
 		if c.Takes(r.URL, 1) {
 			t.Error("taken before it was seen not to speak HTTP/2")
 		}
@@ -283,7 +313,7 @@ func TestTakes(t *testing.T) {
 		{"https://a.example/", 1, true},
 		{"ftp://a.example/", 1, false},
 	} {
-		if got := newClient(t).Takes(template(test.url).URL, test.size); got != test.want {
+		if got := newClient(t).Takes(request(test.url).URL, test.size); got != test.want {
 			t.Errorf("%s, %d bytes: %v", test.url, test.size, got)
 		}
 	}
@@ -297,6 +327,13 @@ func TestManyAtOnce(t *testing.T) {
 	}))
 	t.Cleanup(server.Close)
 	c := newClient(t)
+	c.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, address)
+		if err == nil {
+			err = conn.(*net.TCPConn).SetWriteBuffer(8 << 10) // larger requests are not taken at once
+		}
+		return conn, err
+	}
 	var posts sync.WaitGroup
 	for i := range 16 {
 		posts.Go(func() {

@@ -121,7 +121,7 @@ func newClient(t *testing.T) *Client {
 
 // post sends a body and reads the whole answer.
 func (c *Client) post(ctx context.Context, target, text string) (status int, body string, wrote bool, err error) {
-	response, wrote, err := c.Do(ctx, template(target), http.Header{"X-Test": {"1"}}, []byte(text))
+	response, wrote, err := c.Do(ctx, NewTemplate(request(target)), []Field{{"X-Test", "1"}}, []byte(text))
 	if err != nil {
 		return 0, "", wrote, err
 	}
@@ -130,7 +130,7 @@ func (c *Client) post(ctx context.Context, target, text string) (status int, bod
 	return response.StatusCode, string(read), wrote, err
 }
 
-func template(target string) *http.Request {
+func request(target string) *http.Request {
 	u, err := url.Parse(target)
 	if err != nil {
 		panic(err)

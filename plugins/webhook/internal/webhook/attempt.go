@@ -8,6 +8,8 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+
+	"github.com/deliveryd/deliveryd/plugins/webhook/internal/direct"
 )
 
 // maxPooled keeps a rare large body from staying in memory for ever.
@@ -30,6 +32,7 @@ type attempt struct {
 	timestamp   string
 	signatures  string
 	custom      string
+	fields      []direct.Field
 
 	trace httptrace.ClientTrace
 	wrote atomic.Bool // the whole request was written
@@ -82,6 +85,7 @@ func (p *pools) release(a *attempt) {
 	}
 	a.bytes = a.bytes[:0]
 	a.contentType, a.disposition, a.custom = "", "", ""
+	clear(a.fields) // a token must not stay
 	a.wrote.Store(false)
 	p.attempts.Put(a)
 }

@@ -114,7 +114,7 @@ func (w *webhook) tryHTTP(ctx context.Context, ping bool) (string, error) {
 		receipt, err := w.Deliver(ctx, pingDelivery())
 		return fmt.Sprintf("the signed ping was answered with %s", statusText(receipt.Status)), err
 	}
-	r := w.template.WithContext(ctx)
+	r := w.template.Request.WithContext(ctx)
 	r.Method, r.Header = http.MethodHead, http.Header{"User-Agent": {userAgent}} // and no credentials
 	response, err := w.client.RoundTrip(r)
 	if err != nil {

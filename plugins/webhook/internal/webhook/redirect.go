@@ -6,8 +6,10 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
+	"github.com/deliveryd/deliveryd/plugins/webhook/internal/direct"
 	"github.com/deliveryd/deliveryd/sdk/transport"
 )
 
@@ -59,15 +61,17 @@ func sameHost(a, b *url.URL) bool {
 	return a.Scheme == b.Scheme && strings.EqualFold(a.Host, b.Host)
 }
 
-// forHop removes credentials for a hop to another host, for good: a redirect
-// back must not bring them out again.
-func (w *webhook) forHop(header http.Header, next *url.URL) http.Header {
-	if sameHost(w.url, next) {
-		return header
+// forHop gives what to send to the target of a redirect. Credentials are removed
+// for a hop to another host, for good: a redirect back must not bring them out again.
+func (w *webhook) forHop(t *direct.Template, fields []direct.Field, next *url.URL) (*direct.Template, []direct.Field) {
+	r := *t.Request
+	r.URL, r.Host = next, next.Host
+	if !sameHost(w.url, next) {
+		r.Header = maps.Clone(r.Header)
+		for _, name := range w.credentials {
+			delete(r.Header, name)
+		}
+		fields = slices.DeleteFunc(fields, func(f direct.Field) bool { return slices.Contains(w.credentials, f.Name) })
 	}
-	header = maps.Clone(header)
-	for _, name := range w.credentials {
-		delete(header, name)
-	}
-	return header
+	return direct.NewTemplate(&r), fields
 }

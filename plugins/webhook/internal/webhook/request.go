@@ -3,16 +3,16 @@ package webhook
 import (
 	"context"
 	"encoding/base64"
-	"maps"
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
-	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/tidwall/gjson"
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/deliveryd/deliveryd/plugins/webhook/internal/direct"
 	"github.com/deliveryd/deliveryd/sdk/transport"
 )
 
@@ -66,17 +66,15 @@ func metadataHeaders(configured map[string]string) (list []metadataHeader) {
 	return list
 }
 
-// header makes the headers of one attempt. Their values share one allocation;
-// the map cannot be pooled, since net/http may still read it after RoundTrip
-// returned.
-func (w *webhook) header(d *transport.Delivery, a *attempt, token string) http.Header {
-	h := maps.Clone(w.template.Header)
-	values := new([10]string)
-	used := 0
+// fields makes the headers of one attempt; what comes last stands.
+func (w *webhook) fields(d *transport.Delivery, a *attempt, token string) []direct.Field {
+	f := a.fields[:0]
 	set := func(name, value string) {
-		values[used] = value
-		h[name] = values[used : used+1 : used+1]
-		used++
+		if i := slices.IndexFunc(f, func(f direct.Field) bool { return f.Name == name }); i >= 0 {
+			f[i].Value = value
+			return
+		}
+		f = append(f, direct.Field{Name: name, Value: value})
 	}
 	set("Webhook-Id", d.ID)
 	set("Webhook-Timestamp", a.timestamp)
@@ -104,32 +102,21 @@ func (w *webhook) header(d *transport.Delivery, a *attempt, token string) http.H
 	for _, m := range w.metadata {
 		value := gjson.GetBytes(d.Metadata, m.path).String()
 		if value != "" && len(value) <= maxMetadataHeader && httpguts.ValidHeaderFieldValue(value) {
-			h[m.name] = []string{value}
+			set(m.name, value)
 		}
 	}
-	return h
+	a.fields = f
+	return f
 }
 
-// templateFor is the template, or a copy for the target of a redirect.
-func (w *webhook) templateFor(target *url.URL) *http.Request {
-	if target == w.url {
-		return w.template
-	}
-	r := *w.template
-	r.URL, r.Host = target, target.Host
-	return &r
-}
-
-// request copies the template.
-func (w *webhook) request(ctx context.Context, a *attempt, header http.Header, target *url.URL) (*http.Request, error) {
-	r := w.template.WithContext(httptrace.WithClientTrace(ctx, &a.trace))
+// request is t's with the attempt's body. Its header cannot be pooled, since
+// net/http may still read it after RoundTrip returned.
+func (w *webhook) request(ctx context.Context, t *direct.Template, a *attempt, fields []direct.Field) (*http.Request, error) {
+	r := t.Request.WithContext(httptrace.WithClientTrace(ctx, &a.trace))
 	body, err := a.body()
 	if err != nil {
 		return nil, err
 	}
-	r.Body, r.ContentLength, r.Header = body, a.length, header
-	if target != w.url {
-		r.URL, r.Host = target, target.Host
-	}
+	r.Body, r.ContentLength, r.Header = body, a.length, t.Header(fields)
 	return r, nil
 }

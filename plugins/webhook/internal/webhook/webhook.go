@@ -54,8 +54,8 @@ type webhook struct {
 	pools       *pools
 	config      *Config
 	url         *url.URL
-	template    *http.Request // shared by all requests; copied, never changed
-	credentials []string      // headers that must not reach another host
+	template    *direct.Template // shared by all requests; never changed
+	credentials []string         // headers that must not reach another host
 	metadata    []metadataHeader
 	client      *http.Transport
 	direct      *direct.Client // nil: everything goes through client
@@ -97,10 +97,10 @@ func open(in transport.Instance, c *Config, shared *pools) (*webhook, error) {
 	}
 	header, credentials := staticHeader(c)
 	w.credentials = credentials
-	w.template = &http.Request{
+	w.template = direct.NewTemplate(&http.Request{
 		Method: c.Method, URL: target, Host: target.Host, Header: header,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-	}
+	})
 	return w, nil
 }
 
@@ -178,14 +178,14 @@ func contentType(given string) string {
 // send sends a signed attempt, along redirects where they are on.
 func (w *webhook) send(ctx context.Context, d *transport.Delivery, a *attempt, token string, used []string) (transport.Receipt, error) {
 	receipt := transport.Receipt{UsedSecrets: used}
-	header, target := w.header(d, a, token), w.url
+	template, fields, target := w.template, w.fields(d, a, token), w.url
 	for hop := 0; ; hop++ {
 		if w.client.Proxy != nil {
 			if err := checkTarget(ctx, w.egress, target.Hostname()); err != nil {
 				return receipt, err
 			}
 		}
-		response, err := w.roundTrip(ctx, a, header, target) //nolint:bodyclose // read closes it, for redirect and for answered
+		response, err := w.roundTrip(ctx, template, a, fields) //nolint:bodyclose // read closes it, for redirect and for answered
 		if err != nil {
 			return receipt, failed(err, a.wrote.Load(), ctx.Err() != nil)
 		}
@@ -196,20 +196,22 @@ func (w *webhook) send(ctx context.Context, d *transport.Delivery, a *attempt, t
 		if next == nil {
 			return w.answered(receipt, response, token)
 		}
-		header, target = w.forHop(header, next), next
+		template, fields = w.forHop(template, fields, next)
+		target = next
 		a.wrote.Store(false)
 	}
 }
 
 // roundTrip sends one request, directly where that is possible, and notes in a
 // whether all of it left.
-func (w *webhook) roundTrip(ctx context.Context, a *attempt, header http.Header, target *url.URL) (*http.Response, error) {
+func (w *webhook) roundTrip(ctx context.Context, t *direct.Template, a *attempt, fields []direct.Field) (*http.Response, error) {
+	target := t.Request.URL
 	if w.direct != nil && a.file == nil && w.direct.Takes(target, len(a.bytes)) {
-		response, wrote, err := w.direct.Do(ctx, w.templateFor(target), header, a.bytes)
+		response, wrote, err := w.direct.Do(ctx, t, fields, a.bytes)
 		a.wrote.Store(wrote)
 		return response, err
 	}
-	r, err := w.request(ctx, a, header, target)
+	r, err := w.request(ctx, t, a, fields)
 	if err != nil {
 		return nil, fmt.Errorf("reading the body: %w", err)
 	}
