@@ -14,8 +14,9 @@ func newAudit() *cobra.Command {
 	var f api.AuditFilter
 	var since, cursor string
 	cmd := &cobra.Command{
-		Use: "audit", Short: "Show who changed what through the API, newest first",
+		Use: "audit", Short: "Show who changed what through the API or the configuration file, newest first",
 		Example: `  deliveryd audit --since 24h
+  deliveryd audit --actor config
   deliveryd audit --target billing --json`,
 	}
 	r := addRemote(cmd)

@@ -13,7 +13,7 @@ type AuditEntry struct {
 	ID           int64           `json:"id"`
 	At           time.Time       `json:"at"`
 	Organization string          `json:"organization" doc:"* for what concerns all of them"`
-	Actor        string          `json:"actor" example:"api_key:acme-admin" doc:"Who did it"`
+	Actor        string          `json:"actor" example:"api_key:acme-admin" doc:"Who did it: an API key, config for the configuration file, deliveryd for the daemon itself"`
 	Action       string          `json:"action" example:"destination.update" doc:"What was done"`
 	TargetType   string          `json:"target_type" example:"destination"`
 	Target       string          `json:"target" example:"billing" doc:"To what: a label, or the id of what has none"`
@@ -31,7 +31,7 @@ func (a *API) registerAudit() {
 	register(a, operation{
 		id: "list-audit", method: http.MethodGet, path: "/v1/audit", tag: tagDaemon, permission: readAudit,
 		summary:     "Read the audit log",
-		description: "Who changed what through the API, written in the transaction of the change. A key of all organizations is shown what concerns all of them, too.",
+		description: "Who changed what, through the API or the configuration file (actor `config`), written in the transaction of the change. A key of all organizations is shown what concerns all of them, too.",
 		errors:      []int{http.StatusBadRequest},
 	}, listAudit)
 }

@@ -181,7 +181,7 @@ func queueBlock() *block {
 		set("log_retention", func(q *Queue) *time.Duration { return &q.LogRetention },
 			"How long the delivery log is kept.", between(day, 10*year)),
 		set("audit_retention", func(q *Queue) *time.Duration { return &q.AuditRetention },
-			"How long the audit log is kept: who changed what through the API.", between(day, 100*year)),
+			"How long the audit log is kept: who changed what, through the API or the configuration file.", between(day, 100*year)),
 		set("wake", func(q *Queue) *string { return &q.Wake },
 			"How daemons learn of rows that others wrote: `notify` (LISTEN, and polling as well) or `poll` (behind PgBouncer in transaction mode, or a database without LISTEN).",
 			oneOf(WakeNotify, WakePoll), restart()),

@@ -69,6 +69,8 @@ type Plan struct {
 type plannedWrite struct {
 	store.DestinationWrite
 	declaration int
+	// before is the row as it is; nil: there is none.
+	before *store.Destination
 	// opens says that the plugin gets what it has not had yet.
 	opens bool
 }
@@ -104,7 +106,8 @@ func (p *Plan) keys() []store.DestinationKey {
 // destinations are created, changed ones get a new generation where the plugin is
 // concerned, and what the file no longer declares is disabled with a reason and
 // never deleted, for deliveries may wait there. What has not changed is not
-// touched. All daemons of a fleet read the same file.
+// touched. All daemons of a fleet read the same file. Each change is in the audit
+// log, by ByConfig.
 func (r *Registry) Commit(ctx context.Context, p *Plan) (Report, error) {
 	rows, err := r.store.SyncDestinations(ctx, p.keys(), func(current []store.Destination) ([]store.DestinationWrite, error) {
 		if !p.fits(current) { // somebody has changed one since
@@ -115,6 +118,10 @@ func (r *Registry) Commit(ctx context.Context, p *Plan) (Report, error) {
 		writes := make([]store.DestinationWrite, len(p.writes))
 		for i := range p.writes {
 			writes[i] = p.writes[i].DestinationWrite
+			var err error
+			if writes[i].Audit, err = r.entries(&p.writes[i]); err != nil {
+				return nil, err
+			}
 		}
 		return writes, nil
 	})
@@ -178,7 +185,7 @@ func (r *Registry) plan(p *Plan, current []store.Destination) error {
 			return fmt.Errorf("destination %s/%s: %w", d.OrganizationID, d.Label, err)
 		}
 		if write != nil {
-			p.writes = append(p.writes, plannedWrite{*write, i, opens(row, &write.Row)})
+			p.writes = append(p.writes, plannedWrite{*write, i, row, opens(row, &write.Row)})
 		}
 	}
 	for key, row := range stored {
@@ -187,7 +194,7 @@ func (r *Registry) plan(p *Plan, current []store.Destination) error {
 		}
 		gone := *row
 		gone.Disabled, gone.DisabledBy, gone.DisabledReason = store.True, optional(ByConfig), optional(removedReason)
-		p.writes = append(p.writes, plannedWrite{DestinationWrite: store.DestinationWrite{Row: gone}, declaration: -1})
+		p.writes = append(p.writes, plannedWrite{DestinationWrite: store.DestinationWrite{Row: gone}, declaration: -1, before: row})
 		p.report.Removed = append(p.report.Removed, key.OrganizationID+"/"+key.Label)
 	}
 	return nil

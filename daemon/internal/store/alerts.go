@@ -204,15 +204,6 @@ func (s *Store) WriteAlerts(ctx context.Context, daemon string, c *AlertChanges)
 	}))
 }
 
-// column returns one field of all rows, as an argument for unnest.
-func column[T any](rows []Alert, of func(*Alert) T) []T {
-	all := make([]T, len(rows))
-	for i := range rows {
-		all[i] = of(&rows[i])
-	}
-	return all
-}
-
 func insertAlertArgs(rows []Alert) []any {
 	return []any{
 		column(rows, func(a *Alert) string { return a.ID }), column(rows, func(a *Alert) string { return a.OrganizationID }),

@@ -42,12 +42,20 @@ type Audit struct {
 	unchanged bool // the change turned out to be none: there is nothing to tell
 }
 
+// auditSQL writes any number of entries: a reload may change thousands of destinations.
 const auditSQL = `
 insert into audit_log (organization_id, actor, action, target_type, target, request_id, details)
-values ($1, $2, $3, $4, $5, nullif($6, ''), $7::jsonb)`
+select o, a, c, k, t, nullif(r, ''), d::jsonb
+from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[]) with ordinality as x(o, a, c, k, t, r, d, n)
+order by n`
 
-func (a *Audit) args() []any {
-	return []any{a.OrganizationID, a.Actor, a.Action, a.TargetType, a.Target, a.RequestID, orEmptyObject(a.Details)}
+func auditArgs(entries ...Audit) []any {
+	return []any{
+		column(entries, func(a *Audit) string { return a.OrganizationID }), column(entries, func(a *Audit) string { return a.Actor }),
+		column(entries, func(a *Audit) string { return a.Action }), column(entries, func(a *Audit) string { return a.TargetType }),
+		column(entries, func(a *Audit) string { return a.Target }), column(entries, func(a *Audit) string { return a.RequestID }),
+		column(entries, func(a *Audit) string { return orEmptyObject(a.Details) }),
+	}
 }
 
 // Record writes an entry about something that is not in the database itself.
@@ -64,7 +72,7 @@ func (s *Store) audited(ctx context.Context, doing string, a *Audit, change func
 		if err := change(ctx, tx); err != nil || a == nil || a.unchanged {
 			return err
 		}
-		_, err := tx.Exec(ctx, auditSQL, a.args()...)
+		_, err := tx.Exec(ctx, auditSQL, auditArgs(*a)...)
 		return err
 	}))
 }

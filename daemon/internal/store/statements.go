@@ -58,6 +58,15 @@ func (s statement) args(v values) []any {
 	return args
 }
 
+// column returns one field of all rows, as an argument for unnest.
+func column[R, T any](rows []R, of func(*R) T) []T {
+	all := make([]T, len(rows))
+	for i := range rows {
+		all[i] = of(&rows[i])
+	}
+	return all
+}
+
 // all runs a statement and returns its rows, whose columns are T's fields in order.
 func all[T any](ctx context.Context, s *Store, doing string, st statement, v values) ([]T, error) {
 	ctx, cancel := s.deadline(ctx)

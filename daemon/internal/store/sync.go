@@ -18,6 +18,8 @@ type DestinationWrite struct {
 	Row Destination
 	// ResetHealth makes the destination healthy, with a closed breaker and no hold.
 	ResetHealth bool
+	// Audit is what the change leaves in the audit log.
+	Audit []Audit
 }
 
 // syncAttempts bounds how often a sync begins anew because a row was changed by
@@ -132,6 +134,13 @@ func (s *Store) writeSome(ctx context.Context, tx pgx.Tx, writes []DestinationWr
 			written[i], err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[Destination])
 			return err
 		})
+	}
+	var entries []Audit
+	for i := range writes {
+		entries = append(entries, writes[i].Audit...)
+	}
+	if len(entries) > 0 {
+		batch.Queue(auditSQL, auditArgs(entries...)...)
 	}
 	return written, tx.SendBatch(ctx, &batch).Close()
 }
