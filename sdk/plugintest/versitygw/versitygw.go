@@ -92,6 +92,13 @@ func Start() (*Server, error) { return startWith(nil, nil) }
 // both PEM.
 func StartTLS(certificate, key []byte) (*Server, error) { return startWith(certificate, key) }
 
+// Connect gives a server that runs already, of which AccessKey is the administrator.
+// With TLS, authority is its certificate, PEM.
+func Connect(url string, authority []byte) (*Server, error) {
+	s := &Server{URL: url, certificate: authority}
+	return s, s.ready()
+}
+
 func startWith(certificate, key []byte) (*Server, error) {
 	binary, err := build()
 	if err != nil {
@@ -221,11 +228,16 @@ func (s *Server) Client() *s3.Client {
 		Credentials: credentials.NewStaticCredentialsProvider(AccessKey, SecretKey, ""),
 	}
 	if s.certificate != nil {
-		roots := x509.NewCertPool()
-		roots.AppendCertsFromPEM(s.certificate)
-		o.HTTPClient = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, IdleConnTimeout: time.Second}}
+		o.HTTPClient = &http.Client{Transport: s.Transport()}
 	}
 	return s3.New(o)
+}
+
+// Transport reaches the server, with TLS where it speaks that.
+func (s *Server) Transport() *http.Transport {
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(s.certificate)
+	return &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, IdleConnTimeout: time.Second}
 }
 
 // CreateBucket makes a bucket; options change the request.

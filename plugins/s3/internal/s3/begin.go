@@ -1,12 +1,16 @@
 package s3
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/deliveryd/deliveryd/sdk/transport"
 )
@@ -22,22 +26,45 @@ func (b *bucket) begin(ctx context.Context, o *object) (id string, err error) {
 	if id = aws.ToString(created.UploadId); id == "" {
 		return "", transport.ConfigError(errors.New("the server began an upload and named no id for it: it does not speak S3; is the endpoint right?"), transport.WithCode("s3.no_upload_id"))
 	}
-	if !b.willEncrypt(created) {
-		if err := b.abortOnce(ctx, o.key, id); err != nil {
-			b.in.Logger.Warn("an upload that was begun could not be aborted", "key", o.key, "error", cause(err).Error())
+	if !b.encrypted(created.ServerSideEncryption, created.SSECustomerAlgorithm) {
+		if err := b.tryPart(ctx, o, id); err != nil {
+			if err := b.abortOnce(ctx, o.key, id); err != nil {
+				b.in.Logger.Warn("an upload that was begun could not be aborted", "key", o.key, "error", cause(err).Error())
+			}
+			return "", err
 		}
-		return "", transport.ConfigError(
-			fmt.Errorf("the server took an upload with encryption %q and did not say that it encrypts; nothing was sent", b.config.Encryption.Mode), transport.WithCode("s3.not_encrypted"))
 	}
 	b.encrypts.Store(true)
 	return id, nil
 }
 
-// willEncrypt compares the answer with what was asked for.
-func (b *bucket) willEncrypt(created *awss3.CreateMultipartUploadOutput) bool {
+// encrypted compares an answer with what was asked for.
+func (b *bucket) encrypted(as types.ServerSideEncryption, customer *string) bool {
 	mode, _, _ := b.config.encryption()
 	algorithm, _, _ := b.config.customerKey()
-	return (mode == "" || created.ServerSideEncryption == mode) && (algorithm == nil || aws.ToString(created.SSECustomerAlgorithm) == *algorithm)
+	return (mode == "" || as == mode) && (algorithm == nil || aws.ToString(customer) == *algorithm)
+}
+
+// tryPart asks a server that has begun an upload and not said that it encrypts it:
+// MinIO says so of parts only. What it sends is one byte of nothing, which the
+// first part replaces.
+func (b *bucket) tryPart(ctx context.Context, o *object, id string) error {
+	nothing := []byte{0}
+	digest := sha256.Sum256(nothing)
+	in := &awss3.UploadPartInput{
+		Bucket: &b.config.Bucket, Key: &o.key, UploadId: &id, PartNumber: aws.Int32(1), Body: bytes.NewReader(nothing), ContentLength: aws.Int64(1),
+		ChecksumSHA256: aws.String(base64.StdEncoding.EncodeToString(digest[:])),
+	}
+	in.SSECustomerAlgorithm, in.SSECustomerKey, in.SSECustomerKeyMD5 = b.config.customerKey()
+	out, err := b.api.UploadPart(ctx, in, signedBody(digest))
+	switch {
+	case err != nil:
+		return b.classify(ctx, "trying whether the server encrypts "+o.key, err, false)
+	case !b.encrypted(out.ServerSideEncryption, out.SSECustomerAlgorithm):
+		return transport.ConfigError(
+			fmt.Errorf("the server took an upload with encryption %q and did not say that it encrypts; nothing of the delivery was sent", b.config.Encryption.Mode), transport.WithCode("s3.not_encrypted"))
+	}
+	return nil
 }
 
 // tryEncryption asks once, before anything is sent by one request: its answer

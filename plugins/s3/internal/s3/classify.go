@@ -121,6 +121,7 @@ func (b *bucket) renew() bool {
 var codeForm = regexp.MustCompile(`^[A-Za-z0-9._-]{1,60}$`)
 
 func code(name string, status int) string {
+	name = strings.ReplaceAll(name, ":", ".") // MinIO's kms:KeyNotFound
 	if codeForm.MatchString(name) {
 		return "s3." + name
 	}

@@ -98,6 +98,7 @@ func TestClassesOfAnswers(t *testing.T) {
 		{400, "EntityTooLarge", transport.ClassPermanent, "s3.EntityTooLarge"},
 		{400, "InvalidStorageClass", transport.ClassConfig, "s3.InvalidStorageClass"},
 		{400, "KMS.NotFoundException", transport.ClassConfig, "s3.KMS.NotFoundException"},
+		{400, "kms:KeyNotFound", transport.ClassConfig, "s3.kms.KeyNotFound"},
 		{301, "PermanentRedirect", transport.ClassConfig, "s3.PermanentRedirect"},
 		{501, "NotImplemented", transport.ClassConfig, "s3.NotImplemented"},
 		{400, "ExpiredToken", transport.ClassAuth, "s3.ExpiredToken"},

@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -53,8 +54,14 @@ func operation(r *http.Request) string {
 	return strings.ToLower(r.Method)
 }
 
-// record starts a recorder, which answers as Amazon does when it encrypts.
-func record(t *testing.T, encrypts bool) *recorder {
+// says makes a server say of some operations that it encrypts. Amazon's says it of
+// all, MinIO not when an upload in parts begins.
+func says(operations ...string) func(operation string) bool {
+	return func(operation string) bool { return slices.Contains(operations, operation) }
+}
+
+// record starts a recorder, whose server says when it encrypts as it was asked to.
+func record(t *testing.T, encrypts func(operation string) bool) *recorder {
 	t.Helper()
 	upstream, err := url.Parse(gateway.URL)
 	if err != nil {
@@ -65,13 +72,17 @@ func record(t *testing.T, encrypts bool) *recorder {
 		Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host = upstream.Scheme, upstream.Host },
 		ModifyResponse: func(r *http.Response) error {
 			for _, name := range []string{sse, sse + "-Customer-Algorithm"} {
-				if value := r.Request.Header.Get(name); encrypts && value != "" {
+				value := r.Request.Header.Get(name)
+				if value == "" {
+					value = rec.asked("create")[name] // of which this is a part
+				}
+				if value != "" && encrypts(operation(r.Request)) {
 					r.Header.Set(name, value)
 				}
 			}
 			return nil
 		},
-		FlushInterval: -1,
+		FlushInterval: -1, Transport: gateway.Transport(),
 	}
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rec.mu.Lock()
@@ -120,7 +131,7 @@ func TestWhatIsAskedOfTheServer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			rec := record(t, true)
+			rec := record(t, says("create", "put"))
 			config := target(t, rec.url, newBucket(t), c.settings+fmt.Sprintf(`,"ca":%q`, rec.ca))
 			b := opened(t, config)
 			if _, err := b.Deliver(t.Context(), delivery("1")); err != nil {
@@ -145,7 +156,7 @@ func TestWhatIsAskedOfTheServer(t *testing.T) {
 // A server that ignores the wish to encrypt is found out before it has anything.
 func TestServerThatDoesNotEncrypt(t *testing.T) {
 	t.Parallel()
-	rec := record(t, false)
+	rec := record(t, says())
 	for _, settings := range []string{`{"mode":"s3"}`, `{"mode":"kms"}`, `{"mode":"customer","customer_key":"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="}`} {
 		name := newBucket(t)
 		b := opened(t, target(t, rec.url, name, fmt.Sprintf(`,"ca":%q,"encryption":%s`, rec.ca, settings)))
@@ -170,8 +181,37 @@ func TestServerThatDoesNotEncrypt(t *testing.T) {
 	}
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
-	if rec.seen["put"] != nil || rec.seen["part"] != nil {
+	const nothing = "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d" // SHA-256 of a zero byte
+	if rec.seen["put"] != nil || rec.seen["part"].Get("X-Amz-Content-Sha256") != nothing {
 		t.Error("something was sent")
+	}
+}
+
+// A server that says so of parts only, as MinIO does.
+func TestServerThatSaysLaterThatItEncrypts(t *testing.T) {
+	t.Parallel()
+	rec := record(t, says("part", "put"))
+	for _, settings := range []string{`{"mode":"s3"}`, `{"mode":"customer","customer_key":"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="}`} {
+		name := newBucket(t)
+		b := opened(t, target(t, rec.url, name, fmt.Sprintf(`,"ca":%q,"encryption":%s`, rec.ca, settings)))
+		for _, step := range b.TestConnection(t.Context(), false) {
+			if step.Err != nil {
+				t.Errorf("%s: %s: %v", settings, step.Name, step.Err)
+			}
+		}
+		if _, err := b.Deliver(t.Context(), delivery("1")); err != nil {
+			t.Errorf("%s: %v", settings, err)
+		}
+		d, content := artifact("2", 6<<20)
+		if _, err := b.Upload(t.Context(), d, bytes.NewReader(content)); err != nil {
+			t.Errorf("%s: %v", settings, err)
+		}
+		if got, _ := stored(t, name, "acme/archive/2026/03/05/dlv_2.csv"); !bytes.Equal(got, content) {
+			t.Errorf("%s: %d bytes are there, want %d", settings, len(got), len(content))
+		}
+		if objects, uploads := remains(t, name); objects != 2 || uploads != 0 {
+			t.Errorf("%s: %d objects and %d uploads are left", settings, objects, uploads)
+		}
 	}
 }
 

@@ -31,12 +31,25 @@ import (
 // gateway is the S3 server of all tests; each test has a bucket of its own.
 var gateway *versitygw.Server
 
+// With endpointEnv the tests use another server in place of versitygw, whose
+// administrator has versitygw's keys; authorityEnv is the file with its certificate
+// where it speaks TLS, which SSE-C needs. Tried with MinIO, with a key of its own in
+// MINIO_KMS_SECRET_KEY for SSE-S3 and SSE-KMS. Tests that know what versitygw cannot
+// do, that it has users and a region, or no TLS, fail then; for the rest:
+//
+//	DELIVERYD_TEST_S3_ENDPOINT=http://127.0.0.1:9000 go test ./plugins/s3/internal/s3
+//	DELIVERYD_TEST_S3_ENDPOINT=https://127.0.0.1:9000 DELIVERYD_TEST_S3_CA=public.crt go test -run Kept ./plugins/s3/internal/s3
+const (
+	endpointEnv  = "DELIVERYD_TEST_S3_ENDPOINT"
+	authorityEnv = "DELIVERYD_TEST_S3_CA"
+)
+
 var buckets atomic.Int64
 
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
 func testMain(m *testing.M) int {
-	server, err := versitygw.Start()
+	server, err := startGateway()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -46,10 +59,25 @@ func testMain(m *testing.M) int {
 	return m.Run()
 }
 
+func startGateway() (*versitygw.Server, error) {
+	endpoint := os.Getenv(endpointEnv)
+	if endpoint == "" {
+		return versitygw.Start()
+	}
+	if !strings.HasPrefix(endpoint, "https:") {
+		return versitygw.Connect(endpoint, nil)
+	}
+	authority, err := os.ReadFile(os.Getenv(authorityEnv))
+	if err != nil {
+		return nil, err
+	}
+	return versitygw.Connect(endpoint, authority)
+}
+
 // newBucket makes a bucket of the test's own.
 func newBucket(t testing.TB, options ...func(*awss3.CreateBucketInput)) string {
 	t.Helper()
-	name := fmt.Sprintf("test-%d", buckets.Add(1))
+	name := fmt.Sprintf("test-%d-%d", os.Getpid(), buckets.Add(1))
 	if err := gateway.CreateBucket(t.Context(), name, options...); err != nil {
 		t.Fatal(err)
 	}
@@ -87,6 +115,13 @@ func check(text string) (*Config, transport.Diagnostics) {
 // of a JSON object, each with a comma before it.
 func target(t testing.TB, url, name, settings string) *Config {
 	t.Helper()
+	if authority := os.Getenv(authorityEnv); url == gateway.URL && authority != "" {
+		text, err := os.ReadFile(authority)
+		if err != nil {
+			t.Fatal(err)
+		}
+		settings += fmt.Sprintf(`,"ca":%q`, text)
+	}
 	return configOf(t, fmt.Sprintf(`{"bucket":%q,"endpoint":%q,"credentials":{"access_key_id":%q,"secret_access_key":%q}%s}`,
 		name, url, versitygw.AccessKey, versitygw.SecretKey, settings))
 }
@@ -181,7 +216,7 @@ func faulty(t testing.TB, f fault) string {
 	proxy := &httputil.ReverseProxy{
 		Rewrite:       func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host = upstream.Scheme, upstream.Host },
 		ErrorHandler:  func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
-		FlushInterval: -1,
+		FlushInterval: -1, Transport: gateway.Transport(),
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !f(w, r) {
