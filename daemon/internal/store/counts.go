@@ -31,9 +31,15 @@ delete from outcome_counts where id = any(array(
 returning case when daemon_id = $1 then id else 0 end, destination_ids, deliveries, failures, uses, secret_ids, secret_uses`
 
 // lockHealthSQL locks in id order all that two statements then write, since two
-// daemons that fold the counts of a third could deadlock otherwise.
+// daemons that fold the counts of a third could deadlock otherwise. It makes the
+// rows that are missing: one that somebody else makes after it would be locked by
+// what follows, out of order.
 const lockHealthSQL = `
-select from destination_health where destination_id = any($1::int[]) order by destination_id for no key update`
+insert into destination_health as h (destination_id, status, last_check_at)
+select x.id, 'healthy', now() from unnest($1::int[]) as x(id)
+where exists (select 1 from delivery_destinations d where d.id = x.id)
+order by x.id
+on conflict (destination_id) do update set status = h.status where false`
 
 const totalsSQL = `
 update destination_health h set
@@ -149,7 +155,8 @@ func (s *sums) batch(health []HealthRow) *pgx.Batch {
 	for i := range health {
 		ids = append(ids, health[i].DestinationID)
 	}
-	batch.Queue(lockHealthSQL, ids)
+	slices.Sort(ids)
+	batch.Queue(lockHealthSQL, slices.Compact(ids)) // none twice: on conflict refuses that
 	health = slices.Clone(health)
 	for i := range health {
 		h := &health[i]

@@ -94,11 +94,13 @@ func buildDestinationStatements() destinationStatements {
 }
 
 // buildDestinationWrites returns the statements that write all that a caller
-// decides on; counters and dates stay the database's.
+// decides on; counters and dates stay the database's. A label stays what it is: an
+// update that names it would lock out the first outcomes, which refer to the row, and
+// could deadlock with them.
 func buildDestinationWrites() (insert, update statement) {
 	t := table.DeliveryDestinations
 	columns := postgres.ColumnList{
-		t.Type, t.Label, t.Description, t.Icon, t.Instructions, t.Config, t.Settings,
+		t.Type, t.Description, t.Icon, t.Instructions, t.Config, t.Settings,
 		t.IsDefault, t.ManagedBy, t.ManagedSource, t.Generation, t.Disabled, t.DisabledBy, t.DisabledReason,
 	}
 	values := make([]any, 0, len(columns)+1)
@@ -108,8 +110,8 @@ func buildDestinationWrites() (insert, update statement) {
 	columns = append(columns, t.DisabledAt)
 	values = append(values, postgres.Raw("case when #disabled::text = 'true' then coalesce(#since::timestamptz, now()) end",
 		postgres.RawArgs{"#disabled": param("disabled"), "#since": param("disabled_at")}))
-	insert = prepare(t.INSERT(append(postgres.ColumnList{t.OrganizationID}, columns...)).
-		VALUES(postgres.Raw(named("organization_id")), values...).RETURNING(t.AllColumns))
+	insert = prepare(t.INSERT(append(postgres.ColumnList{t.OrganizationID, t.Label}, columns...)).
+		VALUES(postgres.Raw(named("organization_id")), append([]any{postgres.Raw(named("label"))}, values...)...).RETURNING(t.AllColumns))
 	update = prepare(t.UPDATE(append(columns, t.UpdatedAt)).SET(values[0], append(values[1:], now())...).
 		WHERE(t.ID.EQ(intParam("id")).AND(t.OrganizationID.EQ(textParam("organization_id"))).
 			AND(t.UpdatedAt.EQ(timeParam("seen")))).
@@ -201,7 +203,7 @@ func (s *Store) InsertDestination(ctx context.Context, d *Destination) (Destinat
 	return one[Destination](ctx, s, "creating a destination", s.sql.destination.insert, writeValues(d))
 }
 
-// UpdateDestination writes what the caller decides on: type, label, texts,
+// UpdateDestination writes what the caller decides on: type, texts,
 // config, settings, default, owner, generation and whether it is disabled. ErrNotFound where the row is
 // not any more what it was when d was read, or never was d's organization's.
 func (s *Store) UpdateDestination(ctx context.Context, d *Destination) (Destination, error) {

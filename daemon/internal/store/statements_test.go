@@ -17,7 +17,7 @@ func hot() map[string]string {
 		"health": healthSQL, "usage": usageSQL, "secretUse": secretUseSQL, "insertCounts": insertCountsSQL, "takeCounts": takeCountsSQL, "lockHealth": lockHealthSQL, "totals": totalsSQL, "renew": renewSQL, "live": daemonsSQL, "acquire": acquireSQL,
 		"release": releaseSQL, "releaseAll": releaseAllSQL, "sweepDaemons": sweepDaemonsSQL, "gone": goneSQL, "waiting": waitingSQL, "deadLetters": deadLettersSQL, "cancel": cancelSQL,
 		"replayOne": replayOneSQL, "replayMany": replayManySQL, "expire": expireSQL, "sweepKeys": sweepKeysSQL,
-		"sweepFinished": sweepFinishedSQL, "logPartitions": logPartitionsSQL, "statistics": statisticsSQL, "strayDays": strayDaysSQL, "audit": auditSQL, "sweepAudit": sweepAuditSQL, "lockOneHealth": lockOneHealthSQL, "lockRow": lockRowSQL, "operated": operatedSQL,
+		"sweepFinished": sweepFinishedSQL, "logPartitions": logPartitionsSQL, "statistics": statisticsSQL, "strayDays": strayDaysSQL, "audit": auditSQL, "sweepAudit": sweepAuditSQL, "lockOneHealth": lockOneHealthSQL, "lockRow": lockRowSQL, "healthCame": healthCameSQL, "operated": operatedSQL,
 		"healthForced": healthForcedSQL, "healthReleased": healthReleasedSQL, "alertFigures": alertFiguresSQL, "listAlerts": listAlertsSQL, "currentAlerts": currentAlertsSQL,
 		"acknowledgeAlert": acknowledgeAlertSQL, "resolveAlert": resolveAlertSQL, "alertState": alertStateSQL, "watchAlerts": watchAlertsSQL,
 		"sealedConfigs": sealedConfigsSQL, "sealedSecrets": sealedSecretsSQL, "resealConfig": resealConfigSQL, "resealSecret": resealSecretSQL,

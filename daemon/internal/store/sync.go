@@ -24,7 +24,7 @@ type DestinationWrite struct {
 
 // syncAttempts bounds how often a sync begins anew because a row was changed by
 // somebody else while it was planned.
-const syncAttempts = 5
+const syncAttempts = 10
 
 // syncTimeout bounds a sync with its plan, which opens the secrets of all
 // destinations within the transaction: for 10,000 it took over 10 s of a machine
