@@ -304,11 +304,21 @@ func passed(answer *transportv1.TestConnectionResponse) bool {
 }
 
 // endHold makes the lane try again if its breaker is open or held, unless an
-// operator holds it.
+// operator holds it. The lane's owner, which may be another daemon, knows of a hold
+// before its row does: so it is told also where anything waits, which a hold by a
+// result leaves behind. Where there was none, it opens its instance anew and that is all.
 func (r *Registry) endHold(ctx context.Context, d *Destination, by By) error {
+	if d.BreakerForced || d.Disabled {
+		return nil
+	}
 	h, err := r.store.Health(ctx, d.ID)
-	if err != nil || h.HeldAt == nil && h.CircuitBreakerState == breaker.Closed.String() || d.BreakerForced || d.Disabled {
+	if err != nil {
 		return err
+	}
+	if h.HeldAt == nil && h.CircuitBreakerState == breaker.Closed.String() {
+		if waits, err := r.store.Waits(ctx, d.ID); err != nil || !waits {
+			return err
+		}
 	}
 	if _, err := r.store.ReleaseDestination(ctx, d.OrganizationID, d.ID, auditOf(d, "destination.test", by, nil)); err != nil {
 		return err

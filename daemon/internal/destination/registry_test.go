@@ -417,6 +417,24 @@ func TestGoodConnectionTestEndsAHold(t *testing.T) {
 	}
 }
 
+// A hold is in the lane before it is in its row. A good test must end it also then,
+// and leave alone what has nothing to send.
+func TestGoodConnectionTestEndsAHoldThatIsNotWrittenYet(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.apply(t, declaration("acme", "billing"), declaration("acme", "idle"))
+	f.exec(t, `insert into delivery_queue (id, organization_id, destination_id, payload, scheduled_at) values ('q', 'acme', $1, '{}', now())`, f.get(t, "acme", "billing").ID)
+	for label, more := range map[string]int64{"billing": 1, "idle": 0} {
+		before := f.get(t, "acme", label).Generation
+		if _, err := f.Test(t.Context(), "acme", label, false, By{Actor: "api_key:ops"}); err != nil {
+			t.Fatal(err)
+		}
+		if after := f.get(t, "acme", label).Generation; after != before+more {
+			t.Errorf("%s: generation %d after %d, want %d more: it is by this that the lane is told", label, after, before, more)
+		}
+	}
+}
+
 // TestWatchSeesWhatOthersChange runs the registry of a second daemon, which hears
 // of nothing, and polls.
 func TestWatchSeesWhatOthersChange(t *testing.T) {

@@ -55,6 +55,15 @@ func (s *Store) DeleteDestination(ctx context.Context, organization string, id i
 	})
 }
 
+// Waits reports whether deliveries wait for a destination of any organization, those
+// in flight included.
+func (s *Store) Waits(ctx context.Context, id int32) (waits bool, err error) {
+	ctx, cancel := s.deadline(ctx)
+	defer cancel()
+	err = s.durable.QueryRow(ctx, waitsSQL, id).Scan(&waits)
+	return waits, wrap("looking for what waits for a destination", err)
+}
+
 // deadLetterSQL fences off the results of attempts that are under way, as a
 // cancellation does, and keeps the rows as dead letters.
 const deadLetterSQL = `
