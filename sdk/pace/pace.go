@@ -29,8 +29,10 @@ const (
 	smallest = 4 << 20
 	// LargeSpare takes the place of the spare while something large is under way: its
 	// buffers live, and count beside the garbage. There is little to gain then:
-	// buffers have no pointers, so that a collection of them is cheap.
-	LargeSpare = 12 << 20
+	// buffers have no pointers, so that a collection of them is cheap. With 12 MiB,
+	// daemon and S3 plugin together took 61 MiB above idle for 2 GiB to four buckets at
+	// once, and with 8 they take 57, of which 35 are parts.
+	LargeSpare = 8 << 20
 	// largeLeast bounds how often a large heap is collected.
 	largeLeast = 25
 )

@@ -36,7 +36,7 @@ func TestPercentageWhileSomethingLargeIsUnderWay(t *testing.T) {
 		alive uint64
 		want  int
 	}{
-		{0, 300}, {4 << 20, 300}, {12 << 20, 100}, {24 << 20, 50}, {64 << 20, 25}, {1 << 40, 25},
+		{0, 200}, {4 << 20, 200}, {12 << 20, 60}, {24 << 20, 30}, {64 << 20, 25}, {1 << 40, 25},
 	} {
 		if got := percentage(test.alive, Spare, true); got != test.want {
 			t.Errorf("%d MiB alive: %d %%, want %d", test.alive>>20, got, test.want)

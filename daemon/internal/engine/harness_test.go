@@ -327,13 +327,14 @@ func (f *fakeTransport) Upload(ctx context.Context, _ string, header *transportv
 	if f.uploaded == nil {
 		f.uploaded = map[string]upload{}
 	}
-	f.uploaded[header.GetItem().GetId()] = upload{header.GetItem(), content}
+	f.uploaded[header.GetItem().GetId()] = upload{header.GetItem(), header.GetDigestChecked(), content}
 	f.mu.Unlock()
 	return f.attempt(ctx, header.GetItem(), header.GetInstance()), nil
 }
 
 // upload is what came by one.
 type upload struct {
-	item *transportv1.Item
-	body []byte
+	item    *transportv1.Item
+	checked bool // its digest, by the daemon
+	body    []byte
 }

@@ -75,7 +75,7 @@ func TestArtifactIsUploaded(t *testing.T) {
 		}
 		described := got.item.GetArtifact()
 		if described.GetName() != "report.csv" || described.GetContentType() != "text/csv" || described.GetSize() != uint64(len(body)) ||
-			!bytes.Equal(described.GetSha256(), a.Sha256) || len(got.item.GetData()) != 0 || got.item.GetType() != "report.ready" ||
+			!bytes.Equal(described.GetSha256(), a.Sha256) || len(got.item.GetData()) != 0 || got.item.GetType() != "report.ready" || !got.checked ||
 			!strings.Contains(string(got.item.GetMetadata()), "may") {
 			t.Errorf("the plugin was told %v", got.item)
 		}
@@ -213,7 +213,7 @@ func TestTransformedDestinationNeverGetsItInTheClear(t *testing.T) {
 	defer f.fake.mu.Unlock()
 	for id, want := range map[string][2]string{file: {"report.csv.gz.age", "a,b\n1,2\n"}, event: {event + ".json.gz.age", `{"n": 1}`}} {
 		got := f.fake.uploaded[id]
-		if got.item == nil || got.item.GetArtifact().GetName() != want[0] || len(got.item.GetData()) != 0 {
+		if got.item == nil || got.item.GetArtifact().GetName() != want[0] || len(got.item.GetData()) != 0 || got.checked {
 			t.Fatalf("%s came as %v", id, got.item)
 		}
 		compressed, err := age.Decrypt(bytes.NewReader(got.body), identity)
