@@ -174,12 +174,14 @@ func (r *Registry) openRequest(ctx context.Context, d *Destination, ref *transpo
 }
 
 func (r *Registry) signingSecrets(ctx context.Context, d *Destination) ([]*transportv1.Secret, error) {
-	rows, err := r.store.Secrets(ctx, d.ID)
+	rows, kept, err := r.store.Secrets(ctx, d.ID)
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w", d.key(), err)
 	}
-	if len(rows) == 0 {
-		return nil, r.neverUnsigned(ctx, d)
+	if kept && len(rows) == 0 {
+		// Never unsigned because all have ended. Where none were ever kept, the
+		// configuration's own is the plugin's affair.
+		return nil, &ConfigError{Destination: d.key(), Err: ErrNoUsableSecret}
 	}
 	return r.openSecrets(d.key(), rows)
 }
@@ -202,19 +204,6 @@ func (r *Registry) openSecrets(name string, rows []store.Secret) ([]*transportv1
 		secrets = append(secrets, one)
 	}
 	return secrets, nil
-}
-
-// neverUnsigned is the error for a destination without usable secrets that has had
-// some. Where none were ever kept, the configuration's own is the plugin's affair.
-func (r *Registry) neverUnsigned(ctx context.Context, d *Destination) error {
-	kept, err := r.store.HasSecrets(ctx, d.ID)
-	if err != nil {
-		return fmt.Errorf("opening %s: %w", d.key(), err)
-	}
-	if kept {
-		return &ConfigError{Destination: d.key(), Err: ErrNoUsableSecret}
-	}
-	return nil
 }
 
 // Release says that nothing of an instance is in flight any more and that nothing

@@ -245,8 +245,8 @@ const (
 	// maxFetches bounds the payloads of up to MaxPayload that are on their way.
 	maxFetches = 4
 	// maxLoads bounds the destinations that are loaded at once: after a take-over
-	// there may be thousands.
-	maxLoads = 8
+	// there may be thousands. They are read together; opening is what takes time.
+	maxLoads = 64
 )
 
 func inReady(l *lane) *bool  { return &l.inReady }

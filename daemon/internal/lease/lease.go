@@ -48,8 +48,11 @@ type Machine struct {
 	live  []string
 	// nextDeath is when the first of the live ones dies unless it renews.
 	nextDeath time.Time
-	fence     time.Time // this daemon may act on its lanes before this, not after
-	lanes     map[int32]hold
+	fence     time.Time          // this daemon may act on its lanes before this, not after
+	lanes     map[int32]struct{} // that this daemon has
+	// drains are those of them that are to be handed over once nothing is under way.
+	// They are asked for at every turn of the engine, which must not look at all lanes.
+	drains map[int32]struct{}
 	// epoch counts the times that the lease ran out; what was asked for in an
 	// earlier epoch is void.
 	epoch uint64
@@ -59,16 +62,8 @@ type Machine struct {
 
 // New returns the machine of a daemon that holds no lease yet.
 func New(self string, cfg Config) *Machine {
-	return &Machine{cfg: cfg.WithDefaults(), self: self, watch: watch{self: self}, lanes: map[int32]hold{}}
+	return &Machine{cfg: cfg.WithDefaults(), self: self, watch: watch{self: self}, lanes: map[int32]struct{}{}, drains: map[int32]struct{}{}}
 }
-
-// hold is how a daemon has a lane.
-type hold uint8
-
-const (
-	owned    hold = iota
-	draining      // to be handed over once nothing is under way
-)
 
 // Renewed notes at now that a renewal sent at sent was answered, with all daemons
 // that the database knows. Where the old lease ran out before, all lanes are lost
@@ -116,6 +111,7 @@ func (m *Machine) Lapse(now time.Time) []int32 {
 	m.epoch++
 	lost := slices.Sorted(maps.Keys(m.lanes))
 	clear(m.lanes)
+	clear(m.drains)
 	return lost
 }
 
@@ -129,17 +125,15 @@ func (m *Machine) Acquired(now time.Time, epoch uint64, lanes []int32) bool {
 		return false
 	}
 	for _, id := range lanes {
-		if _, ok := m.lanes[id]; !ok {
-			m.lanes[id] = owned
-		}
+		m.lanes[id] = struct{}{}
 	}
 	return true
 }
 
 // Owns reports whether new attempts may be started on a lane.
 func (m *Machine) Owns(now time.Time, lane int32) bool {
-	state, ok := m.lanes[lane]
-	return ok && state != draining && m.Valid(now)
+	_, drains := m.drains[lane]
+	return m.Holds(lane) && !drains && m.Valid(now)
 }
 
 // Holds reports whether a lane is owned or still being handed over.
@@ -157,9 +151,9 @@ func (m *Machine) Should(lane int32) bool {
 // are draining from now on. Call it after a change of membership.
 func (m *Machine) Rebalance() []int32 {
 	var leave []int32
-	for id, state := range m.lanes {
-		if state != draining && !m.Should(id) {
-			m.lanes[id] = draining
+	for id := range m.lanes {
+		if _, drains := m.drains[id]; !drains && !m.Should(id) {
+			m.drains[id] = struct{}{}
 			leave = append(leave, id)
 		}
 	}
@@ -175,14 +169,7 @@ func (m *Machine) Leave() []int32 {
 
 // Draining returns the lanes that wait to be handed over.
 func (m *Machine) Draining() []int32 {
-	var ids []int32
-	for id, state := range m.lanes {
-		if state == draining {
-			ids = append(ids, id)
-		}
-	}
-	slices.Sort(ids)
-	return ids
+	return slices.Sorted(maps.Keys(m.drains))
 }
 
 // Strays returns those of the lanes that the database says are this daemon's
@@ -207,7 +194,7 @@ func (m *Machine) Missing(owned []int32) []int32 {
 	for id := range m.lanes {
 		if _, ok := ours[id]; !ok {
 			missing = append(missing, id)
-			delete(m.lanes, id)
+			m.drop(id)
 		}
 	}
 	slices.Sort(missing)
@@ -217,8 +204,13 @@ func (m *Machine) Missing(owned []int32) []int32 {
 // Released notes that lanes were given back.
 func (m *Machine) Released(lanes []int32) {
 	for _, id := range lanes {
-		delete(m.lanes, id)
+		m.drop(id)
 	}
+}
+
+func (m *Machine) drop(id int32) {
+	delete(m.lanes, id)
+	delete(m.drains, id)
 }
 
 func (m *Machine) rightful(lane int32) string {

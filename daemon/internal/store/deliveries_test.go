@@ -219,7 +219,7 @@ func TestLimitsReachTheDatabase(t *testing.T) {
 	t.Parallel()
 	s := buildStatements()
 	for name, st := range map[string]statement{
-		"defaults": s.destination.defaults, "list": s.destination.list, "changed": s.destination.changed, "secrets": s.secret.usable,
+		"defaults": s.destination.defaults, "list": s.destination.list, "changed": s.destination.changed,
 		"items": s.delivery.items, "logs": s.delivery.logs, "logs within": s.delivery.logsWithin, "list of logs": s.delivery.listLogs,
 	} {
 		if !strings.Contains(st.sql, "LIMIT $") {

@@ -33,10 +33,10 @@ const (
 
 // destinationStatements are the statements on delivery_destinations and its health.
 type destinationStatements struct {
-	byID, byLabel, ofOrganization, defaults, list, changed, sync statement
-	insert, update, pause, disable, resume                       statement
-	forceBreaker, closeBreaker, release, healthClosed            statement
-	health, healthOf, resetHealth, resetHealthOf                 statement
+	byIDs, byLabel, ofOrganization, defaults, list, changed, sync statement
+	insert, update, pause, disable, resume                        statement
+	forceBreaker, closeBreaker, release, healthClosed             statement
+	healthByID, healthOf, resetHealth, resetHealthOf              statement
 }
 
 func buildDestinationStatements() destinationStatements {
@@ -47,7 +47,7 @@ func buildDestinationStatements() destinationStatements {
 		return d.SELECT(d.AllColumns).WHERE(where)
 	}
 	s := destinationStatements{
-		byID:           prepare(rows(d.ID.EQ(intParam("id")))),
+		byIDs:          prepare(rows(postgres.RawBool("id = any(#ids::int[])", postgres.RawArgs{"#ids": param("ids")}))),
 		byLabel:        prepare(rows(organization.AND(d.Label.EQ(textParam("label"))))),
 		ofOrganization: prepare(rows(own)),
 		defaults: prepare(rows(organization.AND(postgres.RawBool("is_default = 'true'"))).
@@ -132,7 +132,16 @@ func writeValues(d *Destination) values {
 // Destination returns a destination of any organization: for the engine, which
 // works for all. ErrNotFound where it is not there.
 func (s *Store) Destination(ctx context.Context, id int32) (Destination, error) {
-	return one[Destination](ctx, s, "reading a destination", s.sql.destination.byID, values{"id": id})
+	row, found, err := s.destinations.get(ctx, id)
+	if err == nil && !found {
+		err = wrap("reading a destination", pgx.ErrNoRows)
+	}
+	return row, err
+}
+
+func (s *Store) destinationsByID(ctx context.Context, ids []int32) (map[int32]Destination, error) {
+	rows, err := all[Destination](ctx, s, "reading destinations", s.sql.destination.byIDs, values{"ids": ids})
+	return by(rows, func(d *Destination) int32 { return d.ID }), err
 }
 
 // DestinationByLabel returns an organization's destination by its label.

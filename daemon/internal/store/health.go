@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/go-jet/jet/v2/postgres"
@@ -12,10 +11,11 @@ import (
 
 func (s *destinationStatements) buildHealth() {
 	h, d := table.DestinationHealth, table.DeliveryDestinations
-	s.health = prepare(h.SELECT(h.AllColumns).WHERE(h.DestinationID.EQ(intParam("id"))))
+	anyOf := postgres.RawBool("destination_id = any(#ids::int[])", postgres.RawArgs{"#ids": param("ids")})
+	s.healthByID = prepare(h.SELECT(h.AllColumns).WHERE(anyOf))
 	s.healthOf = prepare(postgres.SELECT(h.AllColumns).
 		FROM(h.INNER_JOIN(d, d.ID.EQ(h.DestinationID))).
-		WHERE(d.OrganizationID.EQ(textParam("organization")).AND(postgres.RawBool("destination_id = any(#ids::int[])", postgres.RawArgs{"#ids": param("ids")}))).
+		WHERE(d.OrganizationID.EQ(textParam("organization")).AND(anyOf)).
 		ORDER_BY(h.DestinationID))
 	reset := func(where postgres.BoolExpression) statement { return prepare(healthy(h).WHERE(where)) }
 	s.resetHealth = reset(h.DestinationID.EQ(intParam("id")))
@@ -42,11 +42,16 @@ func healthy(h *table.DestinationHealthTable) postgres.UpdateStatement {
 // Health returns the health of a destination. One that has never been attempted
 // has no row and is healthy.
 func (s *Store) Health(ctx context.Context, destinationID int32) (Health, error) {
-	h, err := one[Health](ctx, s, "reading the health of a destination", s.sql.destination.health, values{"id": destinationID})
-	if errors.Is(err, ErrNotFound) {
+	h, found, err := s.healths.get(ctx, destinationID)
+	if err == nil && !found {
 		return unknownHealth(destinationID), nil
 	}
 	return h, err
+}
+
+func (s *Store) healthByID(ctx context.Context, ids []int32) (map[int32]Health, error) {
+	rows, err := all[Health](ctx, s, "reading the health of destinations", s.sql.destination.healthByID, values{"ids": ids})
+	return by(rows, func(h *Health) int32 { return h.DestinationID }), err
 }
 
 // HealthOf returns the health of those of the destinations that are the
@@ -54,14 +59,7 @@ func (s *Store) Health(ctx context.Context, destinationID int32) (Health, error)
 func (s *Store) HealthOf(ctx context.Context, organization string, destinations []int32) (map[int32]Health, error) {
 	rows, err := all[Health](ctx, s, "reading the health of destinations", s.sql.destination.healthOf,
 		values{"organization": organization, "ids": destinations})
-	if err != nil {
-		return nil, err
-	}
-	byID := make(map[int32]Health, len(rows))
-	for _, row := range rows {
-		byID[row.DestinationID] = row
-	}
-	return byID, nil
+	return by(rows, func(h *Health) int32 { return h.DestinationID }), err
 }
 
 func unknownHealth(id int32) Health {

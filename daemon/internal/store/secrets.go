@@ -28,7 +28,7 @@ const (
 )
 
 type secretStatements struct {
-	usable, kept, usableOf, keptOf, list, insert, update statement
+	usableOf, keptOf, list, insert, update statement
 }
 
 func buildSecretStatements() secretStatements {
@@ -42,9 +42,6 @@ func buildSecretStatements() secretStatements {
 		all = append(all, postgres.Raw(named(param(c.Name()))))
 	}
 	return secretStatements{
-		usable: prepare(w.SELECT(w.AllColumns).
-			WHERE(of.AND(usable)).ORDER_BY(newest...).LIMIT(MaxSecrets)),
-		kept:     prepare(w.SELECT(postgres.COUNT(postgres.STAR)).WHERE(of)),
 		usableOf: prepare(w.SELECT(w.AllColumns).WHERE(ofAny.AND(usable)).ORDER_BY(newest...)),
 		keptOf:   prepare(w.SELECT(w.DestinationID).DISTINCT().WHERE(ofAny)),
 		list: prepare(postgres.SELECT(w.AllColumns).FROM(w.INNER_JOIN(d, d.ID.EQ(w.DestinationID))).
@@ -61,16 +58,9 @@ func buildSecretStatements() secretStatements {
 }
 
 // Secrets returns the signing secrets of a destination that may be used now,
-// primary first, then the newest.
-func (s *Store) Secrets(ctx context.Context, destinationID int32) ([]Secret, error) {
-	return all[Secret](ctx, s, "reading the signing secrets of a destination", s.sql.secret.usable, values{"id": destinationID})
-}
-
-// HasSecrets reports whether signing secrets of a destination are kept at all,
-// usable or not.
-func (s *Store) HasSecrets(ctx context.Context, destinationID int32) (bool, error) {
-	n, err := one[struct{ N int64 }](ctx, s, "counting the signing secrets of a destination", s.sql.secret.kept, values{"id": destinationID})
-	return n.N > 0, err
+// primary first, then the newest, and whether any are kept at all, usable or not.
+func (s *Store) Secrets(ctx context.Context, destinationID int32) (usable []Secret, kept bool, err error) {
+	return s.secrets.get(ctx, destinationID)
 }
 
 // SecretsOf returns for each of the destinations that has signing secrets those that

@@ -79,6 +79,15 @@ func all[T any](ctx context.Context, s *Store, doing string, st statement, v val
 	return list, wrap(doing, err)
 }
 
+// by returns rows by a key.
+func by[K comparable, T any](rows []T, key func(*T) K) map[K]T {
+	m := make(map[K]T, len(rows))
+	for i := range rows {
+		m[key(&rows[i])] = rows[i]
+	}
+	return m
+}
+
 // one is all for a statement that has one row; ErrNotFound where it has none.
 func one[T any](ctx context.Context, s *Store, doing string, st statement, v values) (T, error) {
 	list, err := all[T](ctx, s, doing, st, v)

@@ -44,6 +44,11 @@ type Store struct {
 	pooler  bool
 	timeout time.Duration
 	sql     statements
+
+	// What lanes need is read for many of them at once.
+	destinations *gather[Destination]
+	healths      *gather[Health]
+	secrets      *gather[[]Secret]
 }
 
 const (
@@ -77,7 +82,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		durable.Close()
 		return nil, err
 	}
-	return &Store{durable: durable, relaxed: relaxed, bulk: bulk, url: o.URL, pooler: o.Pooler, timeout: o.StatementTimeout, sql: buildStatements()}, nil
+	s := &Store{durable: durable, relaxed: relaxed, bulk: bulk, url: o.URL, pooler: o.Pooler, timeout: o.StatementTimeout, sql: buildStatements()}
+	s.destinations, s.healths, s.secrets = newGather(s.destinationsByID), newGather(s.healthByID), newGather(s.SecretsOf)
+	return s, nil
 }
 
 func openPool(ctx context.Context, o Options, conns int32, synchronousCommit string) (*pgxpool.Pool, error) {
