@@ -19,23 +19,35 @@ import (
 // encrypted by the server, that must have said that it will: servers exist that
 // ignore the request and keep everything in the clear.
 func (b *bucket) begin(ctx context.Context, o *object) (id string, err error) {
-	created, err := b.api.CreateMultipartUpload(ctx, b.createInput(o))
-	if err != nil {
-		return "", b.classify(ctx, "beginning the upload of "+o.key, err, false)
-	}
-	if id = aws.ToString(created.UploadId); id == "" {
-		return "", transport.ConfigError(errors.New("the server began an upload and named no id for it: it does not speak S3; is the endpoint right?"), transport.WithCode("s3.no_upload_id"))
-	}
-	if !b.encrypted(created.ServerSideEncryption, created.SSECustomerAlgorithm) {
-		if err := b.tryPart(ctx, o, id); err != nil {
-			if err := b.abortOnce(ctx, o.key, id); err != nil {
-				b.in.Logger.Warn("an upload that was begun could not be aborted", "key", o.key, "error", cause(err).Error())
-			}
-			return "", err
+	id, encrypted, err := b.create(ctx, o)
+	if err == nil && !encrypted {
+		// MinIO says so with parts only. The part is not one of the object's upload:
+		// SeaweedFS keeps a part beside the one that replaces it.
+		err = b.tryPart(ctx, o, id)
+		if err := b.abortOnce(ctx, o.key, id); err != nil {
+			b.in.Logger.Warn("an upload that was begun to see whether the server encrypts could not be aborted", "key", o.key, "error", cause(err).Error())
 		}
+		if err == nil {
+			id, _, err = b.create(ctx, o)
+		}
+	}
+	if err != nil {
+		return "", err
 	}
 	b.encrypts.Store(true)
 	return id, nil
+}
+
+// create begins an upload and reports whether the server has said that it encrypts it.
+func (b *bucket) create(ctx context.Context, o *object) (id string, encrypted bool, err error) {
+	created, err := b.api.CreateMultipartUpload(ctx, b.createInput(o))
+	if err != nil {
+		return "", false, b.classify(ctx, "beginning the upload of "+o.key, err, false)
+	}
+	if id = aws.ToString(created.UploadId); id == "" {
+		return "", false, transport.ConfigError(errors.New("the server began an upload and named no id for it: it does not speak S3; is the endpoint right?"), transport.WithCode("s3.no_upload_id"))
+	}
+	return id, b.encrypted(created.ServerSideEncryption, created.SSECustomerAlgorithm), nil
 }
 
 // encrypted compares an answer with what was asked for.
@@ -45,9 +57,8 @@ func (b *bucket) encrypted(as types.ServerSideEncryption, customer *string) bool
 	return (mode == "" || as == mode) && (algorithm == nil || aws.ToString(customer) == *algorithm)
 }
 
-// tryPart asks a server that has begun an upload and not said that it encrypts it:
-// MinIO says so of parts only. What it sends is one byte of nothing, which the
-// first part replaces.
+// tryPart sends a part, one byte of nothing, to a server that has begun an upload and
+// not said that it encrypts it.
 func (b *bucket) tryPart(ctx context.Context, o *object, id string) error {
 	nothing := []byte{0}
 	digest := sha256.Sum256(nothing)

@@ -33,9 +33,10 @@ var gateway *versitygw.Server
 
 // With endpointEnv the tests use another server in place of versitygw, whose
 // administrator has versitygw's keys; authorityEnv is the file with its certificate
-// where it speaks TLS, which SSE-C needs. Tried with MinIO, with a key of its own in
-// MINIO_KMS_SECRET_KEY for SSE-S3 and SSE-KMS. Tests that know what versitygw cannot
-// do, that it has users and a region, or no TLS, fail then; for the rest:
+// where it speaks TLS, without which MinIO takes no SSE-C. Tried with MinIO, with
+// MINIO_KMS_SECRET_KEY for SSE-S3 and SSE-KMS, and SeaweedFS, with WEED_S3_SSE_KEK and
+// a local KMS. Tests that know what versitygw cannot do, that it has users and a
+// region, or no TLS, fail then; for the rest:
 //
 //	DELIVERYD_TEST_S3_ENDPOINT=http://127.0.0.1:9000 go test ./plugins/s3/internal/s3
 //	DELIVERYD_TEST_S3_ENDPOINT=https://127.0.0.1:9000 DELIVERYD_TEST_S3_CA=public.crt go test -run Kept ./plugins/s3/internal/s3

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -29,7 +30,9 @@ func TestKeptAsAskedOrNotAtAll(t *testing.T) {
 		"SSE-KMS": {`,"encryption":{"mode":"kms"}`, func(h *awss3.HeadObjectOutput) bool {
 			return h.ServerSideEncryption == types.ServerSideEncryptionAwsKms && h.SSEKMSKeyId != nil
 		}},
-		"no key": {`,"encryption":{"mode":"kms","kms_key":"no-such-key"}`, func(*awss3.HeadObjectOutput) bool { return false }},
+		"SSE-KMS with a key": {`,"encryption":{"mode":"kms","kms_key":"archive"}`, func(h *awss3.HeadObjectOutput) bool {
+			return h.ServerSideEncryption == types.ServerSideEncryptionAwsKms && strings.HasSuffix(aws.ToString(h.SSEKMSKeyId), "archive")
+		}},
 		"DSSE-KMS": {`,"encryption":{"mode":"kms_dsse"}`, func(h *awss3.HeadObjectOutput) bool {
 			return h.ServerSideEncryption == types.ServerSideEncryptionAwsKmsDsse
 		}},
