@@ -2,6 +2,9 @@
 // its own process and behind gRPC as in the daemon, beside other ways to bring
 // the same bytes to the same server.
 //
+// What it leaves out is how the daemon gets the bytes: reading them from its store,
+// and finding their digest right as it does.
+//
 // It is for benchmarks only. Sides must run in turn, and ratios be of the same
 // round: what else the machine does changes from minute to minute.
 package uploadbench
