@@ -312,7 +312,8 @@ func TestParseQuantities(t *testing.T) {
 // What looks like the end of a block at the place of a cut, and is none.
 func TestLargeSourcesAreCutRightly(t *testing.T) {
 	t.Parallel()
-	filler := strings.Repeat("# a line that fills the first piece of the source\n", pieceSize*6/5/50)
+	line := "# lines that fill the first piece of the source; long ones, since each is a token of its own" + strings.Repeat(" and more", 100) + "\n"
+	filler := strings.Repeat(line, pieceSize*6/5/len(line))
 	for name, test := range map[string]struct{ text, want string }{
 		"heredoc":           {filler + "destination \"o\" \"l\" {\n  type = \"x\"\n  description = <<EOT\n{\n}\nEOT\n}\n", ""},
 		"comment":           {"/*\n" + filler + "\n}\n*/\n" + "http {}\n", ""},

@@ -52,7 +52,7 @@ func loadLarge(tb testing.TB, text string) *Config {
 // in memory: what is masked, redacted and shown grows with it. Not parallel: what
 // other tests allocate would be counted.
 func TestLargeConfigurationWithMistakes(t *testing.T) {
-	text := large(500)
+	text := large(200)
 	allocated := func(mistakes int) int {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
