@@ -72,6 +72,7 @@ func rootCommand() *cobra.Command {
 	flags.DurationVar(&o.Soak, "soak", 0, "soak: its length (default 10m0s)")
 	flags.IntVar(&o.ArtifactMiB, "artifact-mib", 2048, "artifact: size of the file")
 	flags.DurationVar(&o.Sick, "sick", 0, "sick: length of a run (default 40s)")
+	flags.DurationVar(&o.WarmUp, "warm-up", 0, "latency, submit, sick: the longest that a side runs before it is measured (default 3s)")
 	flags.IntVar(&o.SickDestinations, "sick-destinations", 1000, "sick: destinations, of which a fifth is down")
 	flags.IntSliceVar(&o.ClaimRows, "claim-rows", []int{10_000, 1_000_000, 3_000_000}, "claim: rows behind one blocked destination, ascending")
 	cmd.AddCommand(receiverCommand(), postCommand())

@@ -74,7 +74,7 @@ func TestRuns(t *testing.T) {
 func wholeRun(t *testing.T, bin string) {
 	t.Helper()
 	cmd, dir, output := start(t, bin, "-n", "400", "--destinations", "20", "--concurrency", "8", "--latency", "1s", "--submit", "1s",
-		"--claim-rows", "1000", "--artifact-mib", "3", "--sick", "1s", "--sick-destinations", "15", "--only", "throughput,latency,submit,hop,plugins,claim,artifact,sick")
+		"--claim-rows", "1000", "--artifact-mib", "3", "--sick", "1s", "--sick-destinations", "15", "--warm-up", "200ms", "--only", "throughput,latency,submit,hop,plugins,claim,artifact,sick")
 	if err := cmd.Wait(); err != nil {
 		t.Fatalf("%v\n%s", err, output)
 	}

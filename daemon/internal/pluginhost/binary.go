@@ -53,13 +53,16 @@ func (d *stateDir) stage(ctx context.Context, path, pin string) (*binary, error)
 	var staged *binary
 	err = withLock(d.bin, func() error {
 		target := filepath.Join(d.bin, digest, filepath.Base(path))
-		if staged, err = openCopy(ctx, target, digest); err == nil {
-			return nil
+		if staged, err = openCopy(target, digest); err == nil {
+			if err = staged.verify(ctx); err == nil {
+				return nil
+			}
+			staged.release()
 		}
 		if err := d.copyTo(ctx, target, digest, source); err != nil {
 			return err
 		}
-		staged, err = openCopy(ctx, target, digest)
+		staged, err = openCopy(target, digest)
 		return err
 	})
 	if err != nil {
@@ -80,20 +83,14 @@ func (b *binary) verify(ctx context.Context) error {
 	return nil
 }
 
-// openCopy opens an existing copy, checks it and locks it against sweeping.
-func openCopy(ctx context.Context, target, digest string) (*binary, error) {
+// openCopy opens an existing copy and locks it against sweeping. What it holds is
+// checked before each run.
+func openCopy(target, digest string) (*binary, error) {
 	file, err := os.OpenFile(target, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, err
 	}
-	found, err := digestOf(ctx, file)
-	if err == nil && found != digest {
-		err = errors.New("the copy has another digest")
-	}
-	if err == nil {
-		err = flock(file, syscall.LOCK_SH|syscall.LOCK_NB)
-	}
-	if err != nil {
+	if err := flock(file, syscall.LOCK_SH|syscall.LOCK_NB); err != nil {
 		file.Close()
 		return nil, err
 	}

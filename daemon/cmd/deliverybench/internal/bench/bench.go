@@ -62,6 +62,9 @@ type Options struct {
 	ClaimRows []int
 	// ArtifactMiB is the size of the file of the artifact section. Defaults to 2,048.
 	ArtifactMiB int
+	// WarmUp bounds how long a side runs, or is left alone, before it is measured in the sections latency, submit and sick.
+	// Defaults to 3 s, which is more than the first two take.
+	WarmUp time.Duration
 	// Log is told what is being done. Required.
 	Log *slog.Logger
 }
@@ -86,6 +89,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.Soak, 10*time.Minute)
 	setDefault(&o.Sick, 40*time.Second)
 	setDefault(&o.SickDestinations, 1000)
+	setDefault(&o.WarmUp, 3*time.Second)
 	return o
 }
 
@@ -113,6 +117,9 @@ func (o Options) validate() error {
 	}
 	if o.Deliveries < 1 || o.Rounds < 1 || o.Rate < 1 || o.Latency < time.Second || o.Submit < time.Second {
 		return errors.New("deliveries, rounds and rate must be 1 or more, and times 1s or more")
+	}
+	if o.WarmUp < 0 {
+		return errors.New("the warm-up cannot be negative")
 	}
 	if o.ArtifactMiB < 1 || o.ArtifactMiB > 5<<10 {
 		return errors.New("the file must have 1 to 5,120 MiB, which is the most that deliveryd takes by default")

@@ -74,7 +74,7 @@ func (h *harness) latencyRun(ctx context.Context, d *daemon) (run LatencyRun, er
 	for i := range loop.bodies {
 		loop.bodies[i] = submission(load.Payload(i), i%len(d.destinations), false)
 	}
-	if err := pause(ctx, settle); err != nil {
+	if err := pause(ctx, min(settle, h.WarmUp)); err != nil {
 		return run, err
 	}
 	from, err := h.sample(ctx, d.database, d)

@@ -45,8 +45,6 @@ const (
 	// sickWindows is into how many parts a run is divided. The first ones count the most: the longest timeout has not
 	// passed yet.
 	sickWindows = 8
-	// sickWarmUp is how long those that are well are alone.
-	sickWarmUp = 3 * time.Second
 	// sickFirst and sickMore are what is queued for each that is down: at once, and in each window again.
 	sickFirst, sickMore = 100, 10
 )
@@ -148,7 +146,7 @@ func (h *harness) sickRun(ctx context.Context, d *daemon, run *SickRun) error {
 }
 
 func (h *harness) sickWindows(ctx context.Context, s *steady, down []int32, run *SickRun) (err error) {
-	if _, err = s.watch(ctx, sickWarmUp, sickWarmUp, nil); err != nil {
+	if _, err = s.watch(ctx, h.WarmUp, h.WarmUp, nil); err != nil {
 		return err
 	}
 	// Queueing costs the same on both sides; without failures, what is queued is not due.

@@ -76,7 +76,7 @@ func (h *harness) submitRun(ctx context.Context, d *daemon, run *SubmitRun) erro
 	}
 	callers := newClosedLoop(d, run)
 	defer callers.caller.close()
-	if err := callers.run(ctx, warmUp); err != nil {
+	if err := callers.run(ctx, min(warmUp, h.WarmUp)); err != nil {
 		return err
 	}
 	warm := callers.accepted()
