@@ -213,6 +213,27 @@ func TestListFilters(t *testing.T) {
 	}
 }
 
+// TestSecretsAreBoundedEach: what another program wrote to one destination neither
+// comes in whole nor takes the place of another's.
+func TestSecretsAreBoundedEach(t *testing.T) {
+	t.Parallel()
+	f := open(t)
+	many, few := f.destination(t, "acme", "many"), f.destination(t, "acme", "few")
+	f.exec(t, `insert into webhook_secrets (id, destination_id, secret_key, is_primary, expires_at)
+		select 's' || to_char(i, 'FM000'), $1, 'x', (i = 30)::text, case when i < 5 then now() - interval '1 hour' end from generate_series(1, 40) i`, many.ID)
+	f.exec(t, "insert into webhook_secrets (id, destination_id, secret_key) values ('own', $1, 'x')", few.ID)
+	of, err := f.SecretsOf(t.Context(), []int32{many.ID, few.ID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := of[many.ID]; len(got) != MaxSecrets || got[0].ID != "s030" || got[1].ID != "s005" {
+		t.Errorf("%d secrets, the first are %s and %s; want %d, primary first, none that has ended", len(got), got[0].ID, got[1].ID, MaxSecrets)
+	}
+	if got := of[few.ID]; len(got) != 1 || got[0].ID != "own" {
+		t.Errorf("the other has %d secrets", len(got))
+	}
+}
+
 // TestLimitsReachTheDatabase holds every statement that has a limit to it: jet
 // leaves out a LIMIT that it thinks is none.
 func TestLimitsReachTheDatabase(t *testing.T) {

@@ -35,14 +35,18 @@ func buildSecretStatements() secretStatements {
 	w, d := table.WebhookSecrets, table.DeliveryDestinations
 	of := w.DestinationID.EQ(intParam("id"))
 	ofAny := postgres.RawBool("destination_id = any(#ids::int[])", postgres.RawArgs{"#ids": param("ids")})
-	usable := postgres.RawBool("is_active = 'true' and (expires_at is null or expires_at > now())")
+	// Each destination's own bound: of what another program wrote no more is read either.
+	usable := postgres.RawBool("id in (select u.id from unnest(#ids::int[]) as d(id) cross join lateral ("+
+		"select s.id from webhook_secrets s where s.destination_id = d.id and s.is_active = 'true' and (s.expires_at is null or s.expires_at > now()) "+
+		"order by s.is_primary desc, s.created_at desc, s.id limit #most::int) u)",
+		postgres.RawArgs{"#ids": param("ids"), "#most": param("most")})
 	newest := []postgres.OrderByClause{w.IsPrimary.DESC(), w.CreatedAt.DESC(), w.ID}
 	all := make([]any, 0, len(w.AllColumns))
 	for _, c := range w.AllColumns {
 		all = append(all, postgres.Raw(named(param(c.Name()))))
 	}
 	return secretStatements{
-		usableOf: prepare(w.SELECT(w.AllColumns).WHERE(ofAny.AND(usable)).ORDER_BY(newest...)),
+		usableOf: prepare(w.SELECT(w.AllColumns).WHERE(usable).ORDER_BY(newest...)),
 		keptOf:   prepare(w.SELECT(w.DestinationID).DISTINCT().WHERE(ofAny)),
 		list: prepare(postgres.SELECT(w.AllColumns).FROM(w.INNER_JOIN(d, d.ID.EQ(w.DestinationID))).
 			WHERE(of.AND(d.OrganizationID.EQ(textParam("organization")))).
@@ -68,7 +72,7 @@ func (s *Store) Secrets(ctx context.Context, destinationID int32) (usable []Secr
 // empty; where none are kept, there is no list.
 func (s *Store) SecretsOf(ctx context.Context, destinationIDs []int32) (map[int32][]Secret, error) {
 	const doing = "reading the signing secrets of destinations"
-	v := values{"ids": destinationIDs}
+	v := values{"ids": destinationIDs, "most": MaxSecrets}
 	kept, err := all[struct{ ID int32 }](ctx, s, doing, s.sql.secret.keptOf, v)
 	if err != nil || len(kept) == 0 {
 		return nil, err
@@ -82,9 +86,8 @@ func (s *Store) SecretsOf(ctx context.Context, destinationIDs []int32) (map[int3
 		return nil, err
 	}
 	for i := range usable {
-		if id := usable[i].DestinationID; len(of[id]) < MaxSecrets {
-			of[id] = append(of[id], usable[i])
-		}
+		id := usable[i].DestinationID
+		of[id] = append(of[id], usable[i])
 	}
 	return of, nil
 }
