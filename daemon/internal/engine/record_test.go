@@ -3,9 +3,13 @@ package engine_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/deliveryd/deliveryd/daemon/internal/breaker"
 	"github.com/deliveryd/deliveryd/daemon/internal/destination"
@@ -50,4 +54,77 @@ func TestLostAnswersCountNothingTwice(t *testing.T) {
 			|| (select count_usage from delivery_destinations) || ' used, '
 			|| (select count(*) from delivery_logs where attempts @> '[{"late": true}]') || ' late'`)
 	})
+}
+
+// stuckRecord is a store in which recording lasts until its caller gives up.
+type stuckRecord struct {
+	*store.Store
+	begun, ended chan struct{}
+}
+
+func (q *stuckRecord) Record(ctx context.Context, _ *store.Outcomes, _ bool) (store.Applied, error) {
+	close(q.begun)
+	<-ctx.Done()
+	defer close(q.ended)
+	return store.Applied{}, context.Cause(ctx)
+}
+
+// busyAtItsEnd ends an engine at its second attempt, in the middle of a turn, and
+// holds that up until recording has ended too.
+type busyAtItsEnd struct {
+	queue    *stuckRecord
+	end      func()
+	attempts int
+	recorded atomic.Int32
+}
+
+func (b *busyAtItsEnd) Attempt(*destination.Destination, string, time.Duration) {
+	if b.attempts++; b.attempts == 2 {
+		b.end()
+		<-b.queue.ended
+		for range 100 {
+			runtime.Gosched() // what recording does then
+		}
+	}
+}
+func (*busyAtItsEnd) Breaker(*destination.Destination, string, string, string) {}
+func (b *busyAtItsEnd) Recorded(_, _, _, _ int, _ time.Duration)               { b.recorded.Add(1) }
+
+// TestOutcomesThatTheEndCutsOffAreNotLate: nobody knows what became of them, and the
+// places that they would free must not be filled. How far the engine comes until it
+// sees its end is chance: so there are many.
+func TestOutcomesThatTheEndCutsOffAreNotLate(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	d := f.destination(destination.Settings{Concurrency: 2})
+	for range 10 {
+		ctx, cancel := context.WithCancel(context.Background())
+		q := &stuckRecord{Store: f.store, begun: make(chan struct{}), ended: make(chan struct{})}
+		b := &busyAtItsEnd{queue: q, end: cancel}
+		var answers atomic.Int32
+		f.fake.mu.Lock()
+		f.fake.answer = func(it *transportv1.Item, _ *transportv1.InstanceRef) *transportv1.Result {
+			if answers.Add(1) > 1 {
+				<-q.begun
+			}
+			return success(it.GetId())
+		}
+		f.fake.mu.Unlock()
+		f.insert(d, 2, "", "")
+		e := engine.New(engine.Options{DaemonID: uuid.NewString(), Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Observer: b}, q, f.dests, f.fake)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_ = e.Run(ctx)
+		}()
+		<-done
+		if n := b.recorded.Load(); n != 0 {
+			t.Errorf("%d recordings after the end", n)
+		}
+		for _, table := range []string{"delivery_queue", "delivery_lanes", "delivery_daemons"} { // else the next would wait for its lease to end
+			if _, err := f.pool.Exec(t.Context(), "delete from "+table); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 }
