@@ -2,7 +2,6 @@ package transport
 
 import (
 	"encoding/binary"
-	"errors"
 	"hash/crc32"
 	"io"
 
@@ -34,18 +33,29 @@ func SendBody(stream grpc.ClientStream, body io.Reader) error {
 	spare := make(spareBuffers, spareChunks)
 	for {
 		buffer := spare.Get(chunkSize)
-		n, err := io.ReadFull(body, *buffer)
+		n, err := fill(*buffer, body)
 		*buffer = (*buffer)[:n]
 		if n > 0 && stream.SendMsg(&chunk{mem.NewBuffer(buffer, spare)}) != nil {
 			return nil //nolint:nilerr // why the plugin takes no more is in its answer
 		}
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		if err == io.EOF { //nolint:errorlint // a connection that breaks behind body may say so, wrapped: that is no end
 			return nil
 		}
 		if err != nil {
 			return err
 		}
 	}
+}
+
+// fill reads until p is full or r has an error, which is the one of r. io.ReadFull's
+// io.ErrUnexpectedEOF may be that of a connection that broke.
+func fill(p []byte, r io.Reader) (n int, err error) {
+	for n < len(p) && err == nil {
+		var more int
+		more, err = r.Read(p[n:])
+		n += more
+	}
+	return n, err
 }
 
 // spareBuffers are those of one upload that are free. gRPC's pools clear what

@@ -141,3 +141,25 @@ func TestUploadThatTheHostCancels(t *testing.T) {
 		t.Errorf("the end of the body: %v", err)
 	}
 }
+
+// discarding takes all that is sent.
+type discarding struct{ grpc.ClientStream }
+
+func (discarding) SendMsg(any) error { return nil }
+
+// TestBodyThatBreaksOffIsNoWhole: drivers call the end of a connection by the names
+// that readers give to ends.
+func TestBodyThatBreaksOffIsNoWhole(t *testing.T) {
+	t.Parallel()
+	for _, broken := range []error{io.ErrUnexpectedEOF, fmt.Errorf("receiving: %w", io.ErrUnexpectedEOF), fmt.Errorf("receiving: %w", io.EOF)} {
+		for _, size := range []int{0, 10, 1 << 20} {
+			body := io.MultiReader(bytes.NewReader(make([]byte, size)), iotest.ErrReader(broken))
+			if err := transport.SendBody(discarding{}, body); !errors.Is(err, broken) {
+				t.Errorf("%q after %d bytes: %v", broken, size, err)
+			}
+		}
+	}
+	if err := transport.SendBody(discarding{}, iotest.DataErrReader(strings.NewReader("whole"))); err != nil {
+		t.Error(err)
+	}
+}

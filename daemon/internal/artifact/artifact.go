@@ -218,7 +218,7 @@ func (s *Service) copy(ctx context.Context, w io.Writer, id string, body io.Read
 		if _, err := w.Write(buffer[:n]); err != nil {
 			return 0, nil, err
 		}
-		if errors.Is(err, io.EOF) {
+		if err == io.EOF { // not what a broken connection says, wrapped
 			return size, hash.Sum(nil), nil
 		}
 		if err != nil {

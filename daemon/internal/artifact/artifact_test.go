@@ -199,6 +199,16 @@ func (f *fixture) wantEmpty(t *testing.T) {
 	}
 }
 
+// TestBrokenConnectionIsNoDamage: a driver's error may wrap io.EOF.
+func TestBrokenConnectionIsNoDamage(t *testing.T) {
+	t.Parallel()
+	broken := fmt.Errorf("receiving: %w", io.EOF)
+	v := &verified{ReadCloser: io.NopCloser(iotest.ErrReader(broken)), hash: sha256.New(), left: 1}
+	if _, err := io.ReadAll(v); !errors.Is(err, broken) || errors.Is(err, ErrDamaged) {
+		t.Error(err)
+	}
+}
+
 func TestDamageIsFound(t *testing.T) {
 	t.Parallel()
 	f := open(t, "")

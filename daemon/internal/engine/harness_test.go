@@ -215,6 +215,8 @@ type fakeTransport struct {
 	running  map[string]int // by instance
 	highest  map[string]int
 	uploaded map[string]upload
+	// halfUpload answers an upload whose body has broken off. Defaults to an error.
+	halfUpload func(*transportv1.Item) *transportv1.Result
 	// capabilities of the plugin. Defaults to batches of 32 and no uploads.
 	capabilities *transportv1.Capabilities
 	lost         int // so many items get no result
@@ -320,6 +322,9 @@ func failure(id string, class transportv1.Failure_Class, code string) *transport
 // Upload takes the body of an item whole.
 func (f *fakeTransport) Upload(ctx context.Context, _ string, header *transportv1.UploadHeader, body io.Reader) (*transportv1.Result, error) {
 	content, err := io.ReadAll(body)
+	if err != nil && f.halfUpload != nil {
+		return f.halfUpload(header.GetItem()), nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the body: %w", err)
 	}

@@ -212,7 +212,7 @@ func (e *Engine) hand(ctx context.Context, it *item, c *content, deadline time.T
 	body := &watched{Reader: c.body}
 	header := &transportv1.UploadHeader{Instance: it.instance.ref, Item: wire, DigestChecked: c.checked}
 	result, err := e.transports.Upload(ctx, it.instance.transport, header, body)
-	if err != nil && body.err != nil {
+	if body.err != nil && result.GetSuccess() == nil { // the plugin had not the whole: it is not at fault
 		return nil, &localError{body.err}
 	}
 	return result, err
@@ -227,7 +227,7 @@ type watched struct {
 // Read implements io.Reader.
 func (w *watched) Read(p []byte) (int, error) {
 	n, err := w.Reader.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
+	if err != nil && err != io.EOF { // a broken connection may wrap it
 		w.err = err
 	}
 	return n, err

@@ -3,12 +3,15 @@ package engine_test
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"io"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"filippo.io/age"
@@ -126,6 +129,38 @@ func TestFailedUploadIsTriedAgain(t *testing.T) {
 	f.start(with)
 	id := f.send(d, 1, f.put(s, []byte("x")).ID)[0]
 	f.eventually("3", "select jsonb_array_length(attempts) from delivery_logs where status = 'delivered' and delivery_id = $1", id)
+}
+
+// cut are artifacts of which the first that is opened breaks off, as with the
+// connection to its store.
+type cut struct {
+	engine.Artifacts
+	opened atomic.Int64
+}
+
+func (c *cut) Open(ctx context.Context, a *store.Artifact) (io.ReadCloser, error) {
+	body, err := c.Artifacts.Open(ctx, a)
+	if err != nil || c.opened.Add(1) > 1 {
+		return body, err
+	}
+	broken := iotest.ErrReader(fmt.Errorf("the store is gone: %w", io.ErrUnexpectedEOF))
+	return io.NopCloser(io.MultiReader(io.LimitReader(body, a.Size/2), broken)), body.Close()
+}
+
+// TestArtifactThatBreaksOff: what a plugin says of half an artifact is no attempt at
+// its destination.
+func TestArtifactThatBreaksOff(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	f.fake.capabilities = &transportv1.Capabilities{Upload: true}
+	f.fake.halfUpload = func(item *transportv1.Item) *transportv1.Result {
+		return failure(item.GetId(), transportv1.Failure_CLASS_PERMANENT, "upload.read")
+	}
+	s, _ := f.artifacts()
+	d := f.destination(destination.Settings{})
+	f.start(func(o *engine.Options) { o.Artifacts = &cut{Artifacts: s} })
+	id := f.send(d, 1, f.put(s, []byte("0123456789")).ID)[0]
+	f.eventually("1", "select jsonb_array_length(attempts) from delivery_logs where status = 'delivered' and delivery_id = $1", id)
 }
 
 func TestArtifactThatIsGoneOrDamaged(t *testing.T) {
