@@ -222,6 +222,31 @@ func TestHoldSendsNothingUntilTheDestinationChanges(t *testing.T) {
 	})
 }
 
+// TestHoldEndsWithAChangeThatNobodySaw: the next owner of a lane obeys what it says
+// of the destination as it was, until the destination has changed.
+func TestHoldEndsWithAChangeThatNobodySaw(t *testing.T) {
+	eachWay(t, func(t *testing.T, f *fixture) {
+		d := f.destination(destination.Settings{Concurrency: 1})
+		f.fail(transportv1.Failure_CLASS_AUTH, "http.401")
+		f.insert(d, 3, "", "")
+		_, stop := f.startOne()
+		f.eventually("true", `select hold_reason like '%http.401%' from destination_health where destination_id = $1`, d.ID)
+		stop()
+		f.succeed()
+		attempts := f.attempts()
+		_, stop = f.startOne()
+		f.eventually("1", `select count(*) from delivery_lanes l join delivery_daemons d on d.id = l.daemon_id`)
+		stop()
+		if n := f.attempts(); n != attempts {
+			t.Errorf("%d attempts by a new owner though nothing had changed, want %d", n, attempts)
+		}
+		f.change(d, func(d *destination.Destination) { d.Generation++ })
+		f.start()
+		f.eventually("3", `select count(*) from delivery_logs where status = 'delivered'`)
+		f.eventually("true", `select held_at is null from destination_health where destination_id = $1`, d.ID)
+	})
+}
+
 func TestRowsOfNoDestinationBecomeDeadLetters(t *testing.T) {
 	eachWay(t, func(t *testing.T, f *fixture) {
 		ids := f.insert(&destination.Destination{ID: 4711, OrganizationID: "acme"}, 3, "", "")

@@ -92,6 +92,7 @@ type lane struct {
 	breaker           *breaker.Breaker
 	tracker           *health.Tracker
 	resets            int64     // of the destination that were obeyed
+	generation        int64     // of the destination that breaker and tracker are about; 0: not known
 	found             *finding  // of an active check, to be taken in; nil: none
 	writing           int       // transactions under way that hold its health
 	healthAt          time.Time // when it was written last

@@ -126,14 +126,14 @@ func (e *Engine) noteRefusal(l *lane, got loaded) {
 // flight end on the instance that they began on.
 func (e *Engine) configure(l *lane, got loaded) {
 	d := got.dest
-	changed := l.dest != nil && l.dest.Generation != d.Generation
 	l.dest, l.orphan = d, ""
 	// While it is disabled, nobody has reset the record: what is here may be newer
 	// than the row, whose write may still be under way.
 	if l.breaker == nil || got.health != nil && !d.Disabled {
 		l.breaker = breaker.New(d.Settings.Breaker, d.Settings.Concurrency, breakerSnapshot(got.health), e.now)
 		l.tracker = health.New(healthPolicy(d.Settings), healthRowOf(got.health), e.now)
-		l.resets = readMetadata(got.health).Resets
+		m := readMetadata(got.health)
+		l.resets, l.generation = m.Resets, m.Generation
 	} else {
 		l.breaker.Configure(d.Settings.Breaker, d.Settings.Concurrency)
 		if change := l.tracker.Configure(e.now, healthPolicy(d.Settings)); change != nil {
@@ -141,9 +141,11 @@ func (e *Engine) configure(l *lane, got loaded) {
 			e.touch(l)
 		}
 	}
-	if changed {
+	// Also one that was changed while nobody had the lane: the record is of what it was.
+	if l.generation != 0 && l.generation != d.Generation {
 		e.transition(l, l.breaker.Release(e.now, "the destination was changed"))
 	}
+	l.generation = d.Generation
 	e.obey(l)
 	e.takeFinding(l)
 	l.limiter = e.limiter(l.limiter, d.Settings.RateLimit, readMetadata(got.health).Allowance)

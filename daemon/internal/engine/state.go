@@ -17,6 +17,8 @@ type metadata struct {
 	Health  health.Metadata  `json:"health"`
 	// Resets is the destination's count that the lane has obeyed.
 	Resets int64 `json:"resets,omitempty"`
+	// Generation is that of the destination which all of this is about; 0: not known.
+	Generation int64 `json:"generation,omitempty"`
 	// Allowance is nil without a rate limit.
 	Allowance *allowance `json:"rate_limit,omitempty"`
 }
@@ -74,7 +76,7 @@ func healthPolicy(s destination.Settings) health.Settings {
 func (e *Engine) healthRow(l *lane) store.HealthRow {
 	update := l.tracker.Row()
 	snapshot := l.breaker.Snapshot()
-	m, _ := json.Marshal(metadata{Breaker: snapshot, Health: update.Metadata, Resets: l.resets, Allowance: e.allowance(l)}) // plain values cannot fail
+	m, _ := json.Marshal(metadata{Breaker: snapshot, Health: update.Metadata, Resets: l.resets, Generation: l.generation, Allowance: e.allowance(l)}) // plain values cannot fail
 	row := store.HealthRow{
 		DestinationID: l.id, Status: update.Status.String(), ConsecutiveFailures: clamp32(update.ConsecutiveFailures),
 		AverageMillis: pointer(int32(update.AverageResponseTime)), LastFailureAt: pointer(update.LastFailureAt), LastSuccessAt: pointer(update.LastSuccessAt),
