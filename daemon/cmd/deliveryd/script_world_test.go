@@ -2,8 +2,10 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"mime"
 	"net"
 	"net/http"
@@ -20,6 +22,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/deliveryd/deliveryd/sdk/plugintest/freeport"
 	"github.com/deliveryd/deliveryd/sdk/signature"
 )
 
@@ -117,6 +120,9 @@ func killPlugins(ts *testscript.TestScript, daemon int) {
 	killed := 0
 	for _, list := range lists {
 		text, err := os.ReadFile(list)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+			continue // a thread that has ended meanwhile has no children
+		}
 		ts.Check(err)
 		for _, field := range strings.Fields(string(text)) {
 			pid, err := strconv.Atoi(field)
@@ -189,15 +195,15 @@ func awaitCommand(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// freePortCommand sets a variable to 127.0.0.1 with a port that is free now.
+// freePortCommand sets a variable to 127.0.0.1 with a port that is the script's own.
 func freePortCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: freeport VARIABLE")
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := freeport.Reserve()
 	ts.Check(err)
-	ts.Setenv(args[0], listener.Addr().String())
-	ts.Check(listener.Close())
+	ts.Defer(port.Release)
+	ts.Setenv(args[0], port.Address())
 }
 
 // httpCommand makes a request and writes status and body to standard output:

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/deliveryd/deliveryd/daemon/internal/api"
 	"github.com/deliveryd/deliveryd/daemon/internal/secret"
+	"github.com/deliveryd/deliveryd/sdk/plugintest/freeport"
 )
 
 // serve starts a server that answers with status and body and keeps the request.
@@ -98,14 +98,12 @@ func TestAnswersOfOthers(t *testing.T) {
 
 func TestUnreachable(t *testing.T) {
 	t.Parallel()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := freeport.Reserve()
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := listener.Addr().String()
-	if err := listener.Close(); err != nil {
-		t.Fatal(err)
-	}
+	t.Cleanup(port.Release)
+	address := port.Address()
 	c, err := New(Options{Address: address, Token: secret.New("t")})
 	if err != nil {
 		t.Fatal(err)

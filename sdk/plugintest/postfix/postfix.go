@@ -25,6 +25,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/deliveryd/deliveryd/sdk/plugintest/freeport"
 )
 
 // The one user that may send.
@@ -59,7 +61,7 @@ func prepare(t testing.TB, names []string) *Server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	s := &Server{Dir: dir, Port: freePort(t), TLSPort: freePort(t)}
+	s := &Server{Dir: dir, Port: reservePort(t), TLSPort: reservePort(t)}
 	s.write(t, names)
 	return s
 }
@@ -72,14 +74,14 @@ func mailboxes(names []string) string {
 	return b.String()
 }
 
-func freePort(t testing.TB) int {
+func reservePort(t testing.TB) int {
 	t.Helper()
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	port, err := freeport.Reserve()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().(*net.TCPAddr).Port
+	t.Cleanup(port.Release)
+	return port.Number
 }
 
 func (s *Server) write(t testing.TB, names []string) {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/deliveryd/deliveryd/sdk/egress"
+	"github.com/deliveryd/deliveryd/sdk/plugintest/freeport"
 	"github.com/deliveryd/deliveryd/sdk/transport"
 )
 
@@ -107,12 +108,12 @@ func TestBrokenConnections(t *testing.T) {
 			then(conn, r)
 		}
 	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
+	free, err := freeport.Reserve()
 	if err != nil {
 		t.Fatal(err)
 	}
-	refusing := "http://" + free.Addr().String()
-	_ = free.Close()
+	t.Cleanup(free.Release)
+	refusing := "http://" + free.Address()
 	cut := receiver(t, hijack(func(net.Conn, *http.Request) {}))
 	garbage := receiver(t, hijack(func(c net.Conn, _ *http.Request) { _, _ = io.WriteString(c, "SSH-2.0-OpenSSH_9.2\r\n\r\n") }))
 	released := make(chan struct{})
