@@ -135,7 +135,7 @@ func (f *fleet) call(req *http.Request, want int, answer any) {
 // four destinations are in the middle of a file: each gets it whole afterwards.
 func TestFaultKillWhileArtifactsAreUploaded(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t, settings{}, "a", "b", "c", "d")
+	f := newFleet(t, settings{lease: lease}, "a", "b", "c", "d")
 	files := newFileReceiver()
 	f.receiver.file = files.take
 	d := f.start()

@@ -19,7 +19,7 @@ import (
 func TestFaultClockStep(t *testing.T) {
 	t.Parallel()
 	cluster, clock := steppedCluster(t)
-	f := newFleet(t, settings{database: pgtest.Migrated(t, cluster, "deliveryd"), tcp: cluster.TCPURL("deliveryd")})
+	f := newFleet(t, settings{database: pgtest.Migrated(t, cluster, "deliveryd"), tcp: cluster.TCPURL("deliveryd"), lease: lease})
 	live := []*daemon{f.start(), f.start()}
 	load := f.startLoad(false, live...)
 	for range pgtest.FaultRounds(t, 1) {

@@ -16,7 +16,7 @@ import (
 // is not its own any more, and then take its share again.
 func TestFaultZombie(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t, settings{})
+	f := newFleet(t, settings{lease: lease})
 	held := newHolder()
 	f.receiver.answer = held.answer
 	live := []*daemon{f.start(), f.start()}
@@ -26,16 +26,15 @@ func TestFaultZombie(t *testing.T) {
 		f.awaitShared(live...)
 		f.receiver.awaitMore(t, 100)
 		zombie, survivor := live[0], live[1]
-		lanes := f.lanes(zombie)
+		lanes, mark := f.lanes(zombie), zombie.mark()
 		held.hold(lanes)
 		f.eventually("requests of the daemon to be held", func() bool { return held.count() >= len(lanes) })
 		load.against(survivor) // a stopped daemon answers nobody, and producers would wait for it
 		zombie.signal(syscall.SIGSTOP)
-		stopped := f.caught()
+		stopped := f.caught(zombie)
 		if held.release(f.lanes(zombie)) == 0 {
 			t.Fatal("nothing of the stopped daemon is in flight")
 		}
-		mark := zombie.mark()
 		f.eventually("the survivor to have all lanes", func() bool { return len(f.lanes(survivor)) == len(f.labels) })
 		f.eventually("what the zombie had in flight to be delivered", func() bool { return held.missing() == 0 })
 		held.fail() // only now does the peer answer the zombie

@@ -20,9 +20,13 @@ import (
 
 const (
 	organization = "acme"
-	// lease and renew are the shortest that the configuration allows.
-	lease = 3 * time.Second
-	renew = time.Second
+	// lease and renew are the shortest that the configuration allows, for tests that
+	// wait for a lease to end. A machine that stands still for half of it makes every
+	// daemon lose its lanes, and deliver again what it had in flight; the other tests
+	// have longLease.
+	lease     = 3 * time.Second
+	renew     = time.Second
+	longLease = time.Minute
 	// slack is what a take-over may take beyond lease + 2 s here, where tests run
 	// side by side and the daemon may carry the race detector.
 	slack = 6 * time.Second
@@ -45,6 +49,8 @@ type settings struct {
 	wake string
 	// work is how long the receiver works on a request. Defaults to 5 ms.
 	work time.Duration
+	// lease is how long a daemon that is killed keeps its lanes. Defaults to longLease.
+	lease time.Duration
 	// policy is what each destination's block has beside type and config. Defaults to nothing.
 	policy string
 	// plugins is the directory of plugins, by its name below binaries. Defaults to "plugins".
@@ -82,6 +88,7 @@ func newFleet(t *testing.T, s settings, labels ...string) *fleet {
 	// So many that no daemon of three is left without a lane by chance: 3 * (2/3)^32, 1 in 100,000.
 	s.destinations, s.concurrency = or(s.destinations, 32), or(s.concurrency, 4)
 	s.wake, s.work = or(s.wake, "notify"), or(s.work, 5*time.Millisecond)
+	s.lease = or(s.lease, longLease)
 	//nolint:usetesting // sockets of plugins are in it, and the path of t.TempDir may be too long for them
 	dir, err := os.MkdirTemp("", "fleet-")
 	if err != nil {
@@ -158,7 +165,7 @@ defaults {
     cap  = "500ms"
   }
 }
-`, filepath.Join(binaries, or(f.s.plugins, "plugins")), organization, f.s.wake, lease, renew, f.s.concurrency)
+`, filepath.Join(binaries, or(f.s.plugins, "plugins")), organization, f.s.wake, f.s.lease, renew, f.s.concurrency)
 	for _, label := range f.labels {
 		block := f.s.block
 		if block == nil {
