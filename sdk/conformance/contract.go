@@ -61,11 +61,16 @@ func checkDescribe(ctx context.Context, s *session) error {
 }
 
 func (s *session) validate(ctx context.Context, config []byte) (schema.Diagnostics, error) {
-	ctx, cancel := context.WithTimeout(ctx, validateTimeout)
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	machine, start := s.watchPlugin(ctx), time.Now()
 	response, err := s.client.Validate(ctx, &transportv1.ValidateRequest{Config: &transportv1.Config{Json: config}})
+	took, most := time.Since(start), validateTimeout+machine.stop()
 	if err != nil {
 		return nil, fmt.Errorf("calling Validate: %w", err)
+	}
+	if took > most {
+		return nil, fmt.Errorf("Validate took %s; want at most %s", took, most)
 	}
 	return schema.FromProto(response.GetDiagnostics()), nil
 }

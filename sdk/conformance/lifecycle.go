@@ -58,6 +58,8 @@ func checkLifeline(ctx context.Context, s *session) error {
 }
 
 func (s *session) ends(ctx context.Context, start time.Time) error {
+	machine := watchMachine(ctx)
+	defer machine.stop()
 	select {
 	case <-s.process.Exited():
 	case <-time.After(3 * exitTimeout):
@@ -65,8 +67,8 @@ func (s *session) ends(ctx context.Context, start time.Time) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if took := time.Since(start); took > exitTimeout {
-		return fmt.Errorf("the plugin outlived its host by %s; want at most %s", took, exitTimeout)
+	if took, most := time.Since(start), exitTimeout+machine.stop(); took > most {
+		return fmt.Errorf("the plugin outlived its host by %s; want at most %s", took, most)
 	}
 	return nil
 }
