@@ -55,7 +55,8 @@ func newRig(t *testing.T, change func(*pluginhost.Options), plugins ...string) *
 	}
 	options := pluginhost.Options{
 		Directory: r.directory, StateDir: r.state, Logger: r.log.logger(), HostVersion: "1.0.0", OnChange: r.changes.add,
-		Supervision: supervision.Policy{MinBackoff: 10 * time.Millisecond},
+		Supervision:  supervision.Policy{MinBackoff: 10 * time.Millisecond},
+		StartTimeout: patience,
 	}
 	if change != nil {
 		change(&options)
