@@ -25,6 +25,13 @@ func shortLease(o *engine.Options) {
 	o.DiscoverEvery = 200 * time.Millisecond
 }
 
+// firmLease makes daemons find each other quickly, and keeps a lease for as long as
+// the machine may stand still.
+func firmLease(o *engine.Options) {
+	o.Lease, o.RenewEvery = lease.Config{TTL: patience}, 500*time.Millisecond
+	o.DiscoverEvery = 200 * time.Millisecond
+}
+
 // crashOne starts an engine and returns what kills it: it stops at once, as the
 // process would, with its lease running and its lanes owned.
 func (f *fixture) crashOne(change ...func(*engine.Options)) (kill func()) {
@@ -63,12 +70,12 @@ func TestTwoDaemonsShareTheLanesAndSendNothingTwice(t *testing.T) {
 		for range 24 {
 			dests = append(dests, f.destination(destination.Settings{Concurrency: 2}))
 		}
-		f.start(shortLease)
+		f.start(firmLease)
 		f.eventually("1", `select count(*) from delivery_daemons`)
 		for _, d := range dests {
 			f.insert(d, 100, "", "")
 		}
-		f.start(shortLease) // joins in the middle: lanes are handed over while they work
+		f.start(firmLease) // joins in the middle: lanes are handed over while they work
 		for _, d := range dests {
 			f.insert(d, 100, "", "")
 		}
@@ -93,7 +100,7 @@ func TestSurvivorTakesOverFromADeadDaemon(t *testing.T) {
 		}
 		const unrecorded = 100
 		kill := f.crashOne(shortLease, func(o *engine.Options) { o.MaxUnrecorded = unrecorded })
-		f.start(shortLease)
+		f.start(firmLease)
 		f.eventually("2", `select count(*) from delivery_daemons`)
 		for _, d := range dests {
 			f.insert(d, 300, "", "")
@@ -335,7 +342,7 @@ func TestRowThatKillsDaemonsBecomesADeadLetter(t *testing.T) {
 
 func (f *fixture) waitAttempts(id string, n int) {
 	f.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience)
 	for f.fake.count(id) < n {
 		if time.Now().After(deadline) {
 			f.t.Fatalf("%s: %d attempts, want %d", id, f.fake.count(id), n)

@@ -22,6 +22,9 @@ import (
 	transportv1 "github.com/deliveryd/deliveryd/gen/transport/v1"
 )
 
+// patience bounds every wait: a machine that is busy with other tests is slow.
+const patience = time.Minute
+
 // fixture is an engine's surroundings: a real database, destinations in it, and a
 // plugin that the test plays.
 type fixture struct {
@@ -96,7 +99,7 @@ func (f *fixture) startOne(change ...func(*engine.Options)) (*engine.Engine, fun
 	done := make(chan error, 1)
 	go func() { done <- e.Run(context.Background()) }()
 	return e, sync.OnceFunc(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := e.Stop(ctx); err != nil {
 			f.t.Errorf("stopping the engine: %v", err)
@@ -130,7 +133,7 @@ func (f *fixture) insert(d *destination.Destination, n int, columns string, valu
 // eventually waits until the query's one value is want.
 func (f *fixture) eventually(want string, query string, args ...any) {
 	f.t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(patience)
 	var got string
 	for {
 		if err := f.pool.QueryRow(f.t.Context(), "select coalesce(("+query+")::text, 'null')", args...).Scan(&got); err != nil {

@@ -17,8 +17,9 @@ import (
 )
 
 // A moment without the database while a lane begins costs it seconds, not the
-// half minute that a destination gets whose configuration is wrong.
-const aMoment = 10 * time.Second
+// half minute that a destination gets whose configuration is wrong; here it may be
+// a slow machine's seconds.
+const aMoment = 25 * time.Second
 
 // forgetful is a store that cannot read health, the first time.
 type forgetful struct {
@@ -49,7 +50,7 @@ func (d *closedOnce) Open(ctx context.Context, dest *destination.Destination) (*
 func (f *fixture) run(queue engine.Queue, destinations engine.Destinations, change ...func(*engine.Options)) *engine.Engine {
 	f.t.Helper()
 	o := engine.Options{DaemonID: uuid.NewString(), Logger: slog.New(slog.NewTextHandler(f.t.Output(), nil))}
-	shortLease(&o)
+	firmLease(&o)
 	for _, c := range change {
 		c(&o)
 	}

@@ -12,7 +12,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/iotest"
-	"time"
 
 	"filippo.io/age"
 
@@ -219,11 +218,17 @@ func TestStopGivesUpWaitingUploads(t *testing.T) {
 	d := f.destination(destination.Settings{})
 	gate := make(chan struct{})
 	f.fake.gates[fmt.Sprint(d.ID)] = gate
-	_, stop := f.startOne(with)
+	e, stop := f.startOne(with)
 	f.send(d, 10, a.ID)
 	f.eventually("10", "select count(*) from delivery_queue where status = 'processing'")
-	time.AfterFunc(100*time.Millisecond, func() { close(gate) })
-	stop()
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		stop()
+	}()
+	waitState(t, e, func(s engine.State) bool { return s.InFlight == 4 }) // what waited is given up
+	close(gate)
+	<-stopped
 	if left := f.one("select count(*) from delivery_queue"); left != "6" {
 		t.Errorf("%s rows are left, want the 6 that waited for room", left)
 	}
