@@ -255,6 +255,7 @@ func TestMemoryHogIsKilled(t *testing.T) {
 	t.Parallel()
 	r := started(t, func(o *pluginhost.Options) {
 		o.Plugins = map[string]pluginhost.PluginOptions{"noop": {MemoryMax: 200 << 20}}
+		o.HealthInterval = time.Hour // collecting garbage near its limit, it may miss probes first
 	}, "noop")
 	r.deliver(t, "noop", batch(knob{Do: "hog", N: 400})) // may be cut in the middle
 	r.changes.await(t, 2, isReady)

@@ -212,12 +212,13 @@ func (m *Machine) answered(now time.Time) {
 }
 
 func (m *Machine) missed(reason string) Decision {
-	if m.state != Ready && m.state != Degraded {
+	// One that is being killed misses probes because of that: the reason stays.
+	if m.killed || m.state != Ready && m.state != Degraded {
 		return Decision{}
 	}
 	m.misses++
 	m.to(Degraded, reason)
-	if m.misses < m.policy.MaxMisses || m.killed {
+	if m.misses < m.policy.MaxMisses {
 		return Decision{}
 	}
 	m.killed = true

@@ -156,6 +156,11 @@ func TestReasonIsThatOfTheLastTrouble(t *testing.T) {
 	if got := m.Reason(); got != "" {
 		t.Errorf("reason when ready: %q, want none", got)
 	}
+	m.Step(epoch.Add(2*time.Second), supervision.Event{Kind: supervision.Condemned, Reason: "over its memory limit"})
+	m.Step(epoch.Add(3*time.Second), supervision.Event{Kind: supervision.Missed, Reason: "no answer"})
+	if got := m.Reason(); got != "over its memory limit" {
+		t.Errorf("reason of one that is being killed and misses a probe: %q, want why it is killed", got)
+	}
 }
 
 // TestAnySeriesOfEvents drives the machine with any series of events and checks
