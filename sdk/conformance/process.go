@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -103,9 +104,7 @@ func (p *Process) start(command, environment []string) error {
 
 // connect reads the handshake and dials.
 func (p *Process) connect(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
-	defer cancel()
-	line, err := p.stdout.line(ctx, p.exited)
+	line, err := p.firstLine(ctx)
 	if err != nil {
 		return fmt.Errorf("waiting at most %s for the handshake line: %w; standard error: %.2000s", handshakeTimeout, err, p.stderr.bytes())
 	}
@@ -123,6 +122,41 @@ func (p *Process) connect(ctx context.Context) error {
 	}
 	p.Client = transportv1.NewTransportClient(p.conn)
 	return nil
+}
+
+// firstLine waits for handshakeTimeout, of which the time does not count in which the
+// process would have run if the machine had not been busy.
+func (p *Process) firstLine(ctx context.Context) (line string, err error) {
+	for start := time.Now(); ; {
+		left := handshakeTimeout + p.waited() - time.Since(start)
+		waiting, cancel := context.WithTimeout(ctx, left)
+		line, err = p.stdout.line(waiting, p.exited)
+		cancel()
+		if left <= 0 || !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			return line, err
+		}
+	}
+}
+
+// waited is how long the process has waited for a processor: that of its threads
+// which has waited the longest. 0 where the kernel does not say.
+func (p *Process) waited() (longest time.Duration) {
+	paths, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", p.Pid()))
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // the thread has ended
+		}
+		// Time on a processor, time that it waited for one, slices; nanoseconds.
+		fields := strings.Fields(string(text))
+		if len(fields) < 2 {
+			continue
+		}
+		if n, err := strconv.ParseInt(fields[1], 10, 64); err == nil {
+			longest = max(longest, time.Duration(n))
+		}
+	}
+	return longest
 }
 
 // Pid is the process id.

@@ -106,7 +106,7 @@ func wholeRun(t *testing.T, bin string) {
 	if len(r.Artifact) != 2 || r.Artifact[0].Right != 4 || r.Artifact[0].Attempts != 4 || r.Artifact[0].Delivery.Rate <= 0 || len(r.Artifact[0].Memory) != 2 || r.Artifact[1].Missing == "" {
 		t.Errorf("artifact %+v", r.Artifact)
 	}
-	if down := r.Sick[len(r.Sick)-1]; !down.Down || down.Rate <= 0 || down.Queued == 0 || down.Waiting != down.Queued || down.Attempts == 0 {
+	if down := r.Sick[len(r.Sick)-1]; !down.Down || down.Arrived.Unique == 0 || down.Queued == 0 || down.Waiting != down.Queued || down.Attempts == 0 {
 		t.Errorf("sick %+v", down)
 	}
 	if r.Machine.Cores < 1 || r.Postgres.Settings["fsync"] != "on" || r.PeerMissing == "" || !strings.Contains(output.String(), "End to end: 400 deliveries") {
