@@ -17,7 +17,7 @@ func TestPercentage(t *testing.T) {
 		alive uint64
 		want  int
 	}{
-		{0, 800}, {1 << 20, 800}, {2 << 20, 800}, {8 << 20, 400}, {17 << 20, 180}, {Spare - 1, 100}, {Spare, 100}, {1 << 40, 100},
+		{0, 900}, {1 << 20, 900}, {2 << 20, 900}, {8 << 20, 500}, {17 << 20, 280}, {Spare, 200}, {10 * Spare, 110}, {1 << 40, 100},
 	} {
 		got := percentage(test.alive, Spare, false)
 		if got != test.want {
@@ -94,7 +94,7 @@ func child() {
 		runtime.GC()
 		percent := debug.SetGCPercent(usual)
 		debug.SetGCPercent(percent)
-		if percent == usual {
+		if percent <= 2*usual {
 			break
 		}
 		<-time.After(10 * time.Millisecond)
@@ -127,8 +127,8 @@ func run(t *testing.T, env ...string) []int {
 
 func TestAdjustsToWhatLives(t *testing.T) {
 	t.Parallel()
-	if got := run(t, "GOGC="); got[0] < 300 || got[1] != usual {
-		t.Errorf("percentages %v: want many with a small heap, and %d with %d MiB alive", got, usual, 2*Spare>>20)
+	if got := run(t, "GOGC="); got[0] < 300 || got[1] < usual || got[1] > 150 {
+		t.Errorf("percentages %v: want many with a small heap, and at most 150 with %d MiB alive", got, 2*Spare>>20)
 	}
 }
 
