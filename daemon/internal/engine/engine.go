@@ -105,8 +105,8 @@ type Options struct {
 	// Defaults to 5 ms.
 	RecordEvery time.Duration
 	// CountEvery is how long the figures of a destination in destination_health and its
-	// counters of use may lag behind its deliveries; a change of its state is written
-	// at once. Defaults to 1 s.
+	// counters of use may lag behind its deliveries, with up to 250 busy destinations; up to
+	// ten times as long with more. A change of its state is written at once. Defaults to 1 s.
 	CountEvery time.Duration
 	// Artifacts reads the artifacts that rows refer to. Defaults to none: such rows wait.
 	Artifacts Artifacts
@@ -225,6 +225,7 @@ type Engine struct {
 	foldUnderWay bool
 	foldedTo     int64     // see Store.FoldCounts
 	foldedAt     time.Time // when all of them were
+	foldBegan    time.Time // the last time
 	wanted       map[int32]struct{}
 	acquiring    bool
 	releasing    bool
