@@ -7,8 +7,8 @@ import (
 )
 
 const (
-	// discoverLoad bounds the share of time that discovery may take: with a million
-	// destinations it runs less often rather than all the time.
+	// discoverLoad bounds the share of time that each kind of search may take: with a million
+	// destinations they run less often rather than all the time.
 	discoverLoad = 20
 	// discoverPause bounds that: a search that took long because the database, or
 	// this process, stood still must not make the daemon blind for minutes.
@@ -32,19 +32,24 @@ func (e *Engine) discover() {
 		return
 	}
 	e.discovering = true
-	floors, all := e.floors()
+	how := e.search()
+	floors, usual := e.floors(how), e.searchTook
 	go func() {
 		started := time.Now()
 		var found []store.Waiting
 		err := e.queue.Discover(e.ctx, floors, func(w store.Waiting) { found = append(found, w) })
 		took := time.Since(started)
 		e.post(func() {
-			if all && err == nil {
-				e.searchAt = e.now.Add(max(e.o.SearchEvery, took*discoverLoad))
+			if err == nil {
+				e.searched(how, took)
 			}
-			e.discovered(found, all, err)
+			e.discovered(found, how, err)
 		})
-		pause(e.ctx, min(took*(discoverLoad-1), discoverPause))
+		load := took
+		if how != searchNew && usual > 0 {
+			load = min(took, usual) // searched sees to when it may come again
+		}
+		pause(e.ctx, min(load*(discoverLoad-1), discoverPause))
 		e.post(func() {
 			e.discovering = false
 			if e.rediscover {
@@ -55,28 +60,63 @@ func (e *Engine) discover() {
 	}()
 }
 
-// floors returns where in the lanes with much traffic a search may begin, so that
-// it does not wade through all that was delivered there, or none and that this
-// search is one that looks at everything.
-func (e *Engine) floors() (floors []store.Floor, all bool) {
-	all = !e.now.Before(e.searchAt)
+// search is how far back a search looks in the lanes with much traffic. While
+// anybody holds a snapshot, one that looks back meets all that was delivered meanwhile:
+// 200 ms for 3 s of it, which let lanes run dry when every search did.
+type search int
+
+const (
+	searchNew  search = iota // behind what the lane has read
+	searchLate               // lateSlack before that: what was committed late
+	searchAll                // from the start
+)
+
+// search tells which search is due.
+func (e *Engine) search() search {
+	switch {
+	case !e.now.Before(e.searchAt):
+		return searchAll
+	case !e.now.Before(e.lateAt):
+		return searchLate
+	}
+	return searchNew
+}
+
+// searched notes when the searches that take longer may come again.
+func (e *Engine) searched(how search, took time.Duration) {
+	switch how {
+	case searchAll:
+		e.searchAt = e.now.Add(max(e.o.SearchEvery, took*discoverLoad))
+	case searchLate:
+		e.lateAt = e.now.Add(min(took*discoverLoad, discoverPause))
+	case searchNew:
+		e.searchTook = took
+	}
+}
+
+// floors returns where in the lanes with much traffic a search begins, so that
+// it does not wade through all that was delivered there.
+func (e *Engine) floors(how search) (floors []store.Floor) {
 	for id, l := range e.lanes {
 		if !e.machine.Owns(e.now, id) {
 			continue
 		}
 		for p := range l.levels {
-			v := &l.levels[p]
-			if all {
+			switch v := &l.levels[p]; {
+			case how == searchAll:
 				v.passed /= 2
-			} else if v.passed >= busyRows && !v.floorDue.IsZero() {
+			case v.passed < busyRows || v.floorDue.IsZero():
+			case how == searchLate:
 				floors = append(floors, store.Floor{DestinationID: id, Priority: int32(p), Due: v.floorDue.Add(-lateSlack)})
+			default:
+				floors = append(floors, store.Floor{DestinationID: id, Priority: int32(p), Due: v.floorDue, ID: v.floorID})
 			}
 		}
 	}
-	return floors, all
+	return floors
 }
 
-func (e *Engine) discovered(found []store.Waiting, all bool, err error) {
+func (e *Engine) discovered(found []store.Waiting, how search, err error) {
 	if err != nil {
 		e.log.Warn("looking for lanes with work failed, trying again", "error", err)
 	}
@@ -89,8 +129,13 @@ func (e *Engine) discovered(found []store.Waiting, all bool, err error) {
 			e.later(l, w.Priority, w.Wait, w.Due)
 			continue
 		}
-		if all || !l.knows(w) {
-			e.look(l, &l.levels[w.Priority], w.Due)
+		v := &l.levels[w.Priority]
+		switch {
+		case how == searchNew && w.Due.After(v.floorDue):
+			v.active = true // it has not been read: the lane need not run dry first
+			e.wantRead(l)
+		case how == searchAll || !l.knows(w):
+			e.look(l, v, w.Due)
 		}
 	}
 }

@@ -232,8 +232,10 @@ type Engine struct {
 	// coordinated is when the last acquisition or release was answered: what a
 	// renewal sent before says of our lanes is out of date.
 	coordinated time.Time
-	rediscover  bool      // a discovery was asked for while one was running
-	searchAt    time.Time // when a discovery looks at all lanes from their start
+	rediscover  bool          // a discovery was asked for while one was running
+	searchAt    time.Time     // when a discovery looks at all lanes from their start
+	lateAt      time.Time     // and for what was committed late
+	searchTook  time.Duration // the last that looked for neither
 	discovering, expiring,
 	stopping bool
 	rand *rand.Rand

@@ -55,6 +55,10 @@ type level struct {
 	rescan time.Time // when it last went back to the first row that waits
 	again  bool      // the next read begins before rows that are known
 	passed int       // rows read lately; see busyRows
+	readAt time.Time // when the last read ended
+	// moreAt is when as many rows should have come behind the floor as make a read
+	// worth its price; zero: none are expected.
+	moreAt time.Time
 	// nextDue is when the earliest row known to be waiting is due; zero: none known.
 	nextDue    time.Time // local clock
 	nextDueRow time.Time // its due time by the clock of the database
@@ -222,6 +226,27 @@ func (v *level) restart(now time.Time) {
 	v.active, v.again, v.floorDue, v.floorID, v.rescan = true, true, time.Time{}, "", now
 }
 
+const (
+	// worthReading is how many rows a read should bring that no search asked for.
+	worthReading = 8
+	// expectAtLeast and expectAtMost bound the time until such a read.
+	expectAtLeast = 20 * time.Millisecond
+	expectAtMost  = 500 * time.Millisecond
+)
+
+// expect notes that a read brought n rows and when, if they keep coming, the next is
+// worth its price. Left to the next search alone, a busy lane whose rows were all read
+// stood still until it came.
+func (v *level) expect(now time.Time, n int) {
+	since := now.Sub(v.readAt)
+	v.readAt, v.moreAt = now, time.Time{}
+	if n < worthReading/2 || v.active {
+		return
+	}
+	gap := min(since, time.Hour) * worthReading / time.Duration(n)
+	v.moreAt = now.Add(min(max(gap, expectAtLeast), expectAtMost))
+}
+
 // later notes that a row of a priority will be due at a time.
 func (l *lane) later(priority int32, at, due time.Time) {
 	v := &l.levels[priority]
@@ -234,6 +259,13 @@ func (l *lane) later(priority int32, at, due time.Time) {
 func (l *lane) ripe(now time.Time) (next time.Time) {
 	for p := range l.levels {
 		v := &l.levels[p]
+		if !v.moreAt.IsZero() {
+			if v.moreAt.After(now) {
+				next = earlier(next, v.moreAt)
+			} else {
+				v.moreAt, v.active = time.Time{}, true
+			}
+		}
 		if v.nextDue.IsZero() {
 			continue
 		}

@@ -165,6 +165,8 @@ func (e *Engine) takeIn(l *lane, p store.Probe, rows []*store.Item) {
 		v.active = true
 		v.lower(v.hinted)
 	}
+	v.expect(e.now, len(rows))
+	e.timers.set(l, v.moreAt)
 	for _, row := range rows {
 		if _, ok := l.known[row.ID]; ok {
 			continue

@@ -12,11 +12,13 @@ import (
 )
 
 // Floor is a place in a destination's rows of one priority, as the lane statement
-// orders them: a due time.
+// orders them: behind the row of this due time and id. Without an id it is before all
+// rows of that time.
 type Floor struct {
 	DestinationID int32
 	Priority      int32
 	Due           time.Time
+	ID            string
 }
 
 // discoverSQL is a loose scan of delivery_queue_lane_idx: one descent for each
@@ -26,13 +28,14 @@ type Floor struct {
 // scan that begins before it (measured, 3.3 s for 400,000 of them).
 const discoverSQL = `
 select found.destination_id, -found.rank, found.due, extract(epoch from found.due - now())::float8, g.n
-from unnest($1::int[], $2::int[], $3::timestamptz[], $4::int[], $5::int[]) with ordinality as g(destination_id, rank, due, end_id, end_rank, n)
+from unnest($1::int[], $2::int[], $3::timestamptz[], $4::text[], $5::int[], $6::int[]) with ordinality
+  as g(destination_id, rank, due, id, end_id, end_rank, n)
 cross join lateral (
   with recursive w as (
     (select destination_id, -priority as rank, coalesce(next_retry_at, scheduled_at) as due
      from delivery_queue q
      where q.status in ('pending', 'processing')
-       and (q.destination_id, (-q.priority), coalesce(q.next_retry_at, q.scheduled_at), q.id) > (g.destination_id, g.rank, g.due, '')
+       and (q.destination_id, (-q.priority), coalesce(q.next_retry_at, q.scheduled_at), q.id) > (g.destination_id, g.rank, g.due, g.id)
        and (q.destination_id, (-q.priority)) < (g.end_id, g.end_rank)
      order by q.destination_id, (-q.priority), coalesce(q.next_retry_at, q.scheduled_at), q.id
      limit 1)
@@ -45,7 +48,7 @@ cross join lateral (
       order by q.destination_id, (-q.priority), coalesce(q.next_retry_at, q.scheduled_at), q.id
       limit 1) n)
   select * from w) found
-limit $6`
+limit $7`
 
 // discoverPage bounds the lanes and the ranges of one discovery statement.
 const discoverPage = 1000
@@ -57,10 +60,11 @@ func (p lanePosition) compare(q lanePosition) int {
 	return cmp.Or(cmp.Compare(p.destination, q.destination), cmp.Compare(p.rank, q.rank))
 }
 
-// span is a part of the index: from a due time of a lane up to another lane.
+// span is a part of the index: from a place in a lane up to another lane.
 type span struct {
 	lane lanePosition
 	due  pgtype.Timestamptz
+	id   string
 	end  lanePosition
 }
 
@@ -74,7 +78,7 @@ func spans(floors []Floor) []span {
 	parts := make([]span, 0, len(floors)+1)
 	parts = append(parts, span{lane: lanePosition{math.MinInt32, math.MinInt32}, due: never()})
 	for _, f := range floors {
-		parts = append(parts, span{lane: lanePosition{f.DestinationID, -f.Priority}, due: pgtype.Timestamptz{Time: f.Due, Valid: true}})
+		parts = append(parts, span{lane: lanePosition{f.DestinationID, -f.Priority}, due: pgtype.Timestamptz{Time: f.Due, Valid: true}, id: f.ID})
 	}
 	slices.SortFunc(parts, func(a, b span) int { return a.lane.compare(b.lane) })
 	for i := range parts {
@@ -102,7 +106,7 @@ func (s *Store) Discover(ctx context.Context, floors []Floor, f func(Waiting)) e
 			continue
 		}
 		left = left[at:]
-		left[0].lane, left[0].due = last, never()
+		left[0].lane, left[0].due, left[0].id = last, never(), ""
 	}
 	return nil
 }
@@ -111,10 +115,11 @@ func (s *Store) Discover(ctx context.Context, floors []Floor, f func(Waiting)) e
 func (s *Store) discoverPage(ctx context.Context, page []span, f func(Waiting)) (n int, last lanePosition, at int, err error) {
 	ctx, cancel := s.deadline(ctx)
 	defer cancel()
-	destination, rank, due := make([]int32, len(page)), make([]int32, len(page)), make([]pgtype.Timestamptz, len(page))
+	destination, rank := make([]int32, len(page)), make([]int32, len(page))
+	due, id := make([]pgtype.Timestamptz, len(page)), make([]string, len(page))
 	endID, endRank := make([]int32, len(page)), make([]int32, len(page))
 	for i, r := range page {
-		destination[i], rank[i], due[i], endID[i], endRank[i] = r.lane.destination, r.lane.rank, r.due, r.end.destination, r.end.rank
+		destination[i], rank[i], due[i], id[i], endID[i], endRank[i] = r.lane.destination, r.lane.rank, r.due, r.id, r.end.destination, r.end.rank
 	}
 	var w Waiting
 	var wait float64
@@ -128,6 +133,6 @@ func (s *Store) discoverPage(ctx context.Context, page []span, f func(Waiting)) 
 			return nil
 		})
 		return err
-	}, discoverSQL, destination, rank, due, endID, endRank, discoverPage)
+	}, discoverSQL, destination, rank, due, id, endID, endRank, discoverPage)
 	return n, last, at, wrap("looking for lanes with work", err)
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -46,15 +47,17 @@ func TestDiscover(t *testing.T) {
 			select i::text, 'acme', d, p, '{}', at from unnest($1::int[], $2::int[], $3::timestamptz[]) with ordinality as x(d, p, at, i)`, destination, priority, due)
 		drawn := rapid.SliceOfNDistinct(lanes, 0, 8, func(l foundLane) [2]int32 { return [2]int32{l.Destination, l.Priority} }).Draw(rt, "floors")
 		floors := make([]Floor, len(drawn))
-		from := map[[2]int32]int64{}
+		from := map[[2]int32]Floor{}
 		for i, l := range drawn {
-			floors[i] = Floor{l.Destination, l.Priority, base.Add(time.Duration(l.Second) * time.Second)}
-			from[[2]int32{l.Destination, l.Priority}] = l.Second
+			floors[i] = Floor{l.Destination, l.Priority, base.Add(time.Duration(l.Second) * time.Second), rapid.StringMatching("[0-9]{0,2}").Draw(rt, "id")}
+			from[[2]int32{l.Destination, l.Priority}] = floors[i]
 		}
 		first := map[[2]int32]int64{}
-		for _, r := range rows {
+		for i, r := range rows {
 			lane := [2]int32{r.Destination, r.Priority}
-			if at, ok := first[lane]; r.Second >= from[lane] && (!ok || r.Second < at) {
+			floor := from[lane]
+			behind := due[i].After(floor.Due) || due[i].Equal(floor.Due) && strconv.Itoa(i+1) > floor.ID
+			if at, ok := first[lane]; behind && (!ok || r.Second < at) {
 				first[lane] = r.Second
 			}
 		}
