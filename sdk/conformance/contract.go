@@ -70,7 +70,7 @@ func (s *session) validate(ctx context.Context, config []byte) (schema.Diagnosti
 		return nil, fmt.Errorf("calling Validate: %w", err)
 	}
 	if took > most {
-		return nil, fmt.Errorf("Validate took %s; want at most %s", took, most)
+		return nil, fmt.Errorf("a call of Validate took %s; want at most %s", took, most)
 	}
 	return schema.FromProto(response.GetDiagnostics()), nil
 }
