@@ -59,7 +59,7 @@ build/tools/versitygw:
 	@.ci/tool $@ $(VERSITYGW)
 
 test: deps build/pgrun build/tools/versitygw ## all tests with the race detector, against a real PostgreSQL
-	build/pgrun go test -race -timeout 10m $(TESTFLAGS) $(PKG)
+	build/pgrun go test -race -timeout 20m $(TESTFLAGS) $(PKG)
 
 lint: ## house rules, static analysis, formatting
 	go run $(GOLANGCI_LINT) run $(PKG)
