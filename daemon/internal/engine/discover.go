@@ -102,15 +102,19 @@ func (e *Engine) floors(how search) (floors []store.Floor) {
 			continue
 		}
 		for p := range l.levels {
-			switch v := &l.levels[p]; {
-			case how == searchAll:
+			v := &l.levels[p]
+			if how == searchAll {
 				v.passed /= 2
-			case v.passed < busyRows || v.floorDue.IsZero():
-			case how == searchLate:
-				floors = append(floors, store.Floor{DestinationID: id, Priority: int32(p), Due: v.floorDue.Add(-lateSlack)})
-			default:
-				floors = append(floors, store.Floor{DestinationID: id, Priority: int32(p), Due: v.floorDue, ID: v.floorID})
+				continue
 			}
+			if v.passed < busyRows || v.floorDue.IsZero() {
+				continue
+			}
+			floor := store.Floor{DestinationID: id, Priority: int32(p), Due: v.floorDue, ID: v.floorID}
+			if how == searchLate {
+				floor.Due, floor.ID = floor.Due.Add(-lateSlack), ""
+			}
+			floors = append(floors, floor)
 		}
 	}
 	return floors

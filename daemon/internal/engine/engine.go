@@ -233,9 +233,9 @@ type Engine struct {
 	// renewal sent before says of our lanes is out of date.
 	coordinated time.Time
 	rediscover  bool          // a discovery was asked for while one was running
-	searchAt    time.Time     // when a discovery looks at all lanes from their start
-	lateAt      time.Time     // and for what was committed late
-	searchTook  time.Duration // the last that looked for neither
+	searchAt    time.Time     // when the next searchAll is due
+	lateAt      time.Time     // when the next searchLate is due
+	searchTook  time.Duration // how long the last searchNew took
 	discovering, expiring,
 	stopping bool
 	rand *rand.Rand

@@ -259,13 +259,10 @@ func (l *lane) later(priority int32, at, due time.Time) {
 func (l *lane) ripe(now time.Time) (next time.Time) {
 	for p := range l.levels {
 		v := &l.levels[p]
-		if !v.moreAt.IsZero() {
-			if v.moreAt.After(now) {
-				next = earlier(next, v.moreAt)
-			} else {
-				v.moreAt, v.active = time.Time{}, true
-			}
+		if !v.moreAt.IsZero() && !v.moreAt.After(now) {
+			v.moreAt, v.active = time.Time{}, true
 		}
+		next = earlier(next, v.moreAt)
 		if v.nextDue.IsZero() {
 			continue
 		}
